@@ -1,0 +1,110 @@
+//! `tern export`
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use tern_format::packed::PackedModel;
+use tern_train::checkpoint::{self, Checkpoint};
+use tern_train::directory::RunDirectory;
+
+use crate::Ending;
+use crate::commands::data::open_data;
+use crate::commands::train::Session;
+use crate::console::{Console, bytes};
+
+/// Project a checkpoint to trits and write the packed model.
+///
+/// The file holds everything that inference needs: configuration, trits and scales, tokenizer, generation defaults,
+/// where it comes from, and a few token ids with the trainer's loss on them, which `tern verify` computes again.
+///
+/// Example: tern export runs/quickstart --checkpoint best --out story.safetensors
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Arguments {
+    /// Directory of the run.
+    run: PathBuf,
+    /// `best` by validation loss, `last`, or the number of a step.
+    #[arg(long, default_value = "best")]
+    checkpoint: String,
+    /// The file to write [default: RUN/model.safetensors].
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Directory with the run's prepared tokens [default: RUN/data].
+    #[arg(long)]
+    data: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Exported {
+    pub(crate) path: PathBuf,
+    pub(crate) step: u64,
+    pub(crate) val_loss: Option<f64>,
+    pub(crate) check_loss: Option<f64>,
+    pub(crate) bytes: u64,
+}
+
+pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
+    let directory = RunDirectory::new(&arguments.run);
+    let config = directory
+        .read_config()
+        .with_context(|| format!("{}: not the directory of a run", arguments.run.display()))?;
+    let data = open_data(&arguments.data.clone().unwrap_or_else(|| directory.data()))?;
+    let session =
+        Session { config, directory, data, device: "cpu".into(), stop_at: None, resume: true };
+    let checkpoint = choose(&session.directory, &arguments.checkpoint, console)?;
+    let path = arguments.out.clone().unwrap_or_else(|| session.directory.model());
+    let exported = export(&session, checkpoint, path)?;
+    console.result(&exported, &describe(&exported))?;
+    console.say(&format!("next: tern verify {}", exported.path.display()));
+    Ok(Ending::Done)
+}
+
+/// Projects a checkpoint and writes the packed model to `path`.
+pub(crate) fn export(
+    session: &Session,
+    checkpoint: Checkpoint,
+    path: PathBuf,
+) -> Result<Exported> {
+    let device = tern_model::device::find(&session.device)?.autodiff();
+    let (model, _, state) = checkpoint.restore(&session.config, &device)?;
+    let validation = session.validation()?;
+    let packed: PackedModel = session.project(&model, Some(&state), validation.windows())?;
+    packed.write(&path)?;
+    Ok(Exported {
+        step: state.step,
+        val_loss: state.val_loss,
+        check_loss: packed.metadata.check.map(|check| check.loss),
+        bytes: std::fs::metadata(&path).map_or(0, |metadata| metadata.len()),
+        path,
+    })
+}
+
+/// A line for people.
+pub(crate) fn describe(exported: &Exported) -> String {
+    let val_loss = exported
+        .val_loss
+        .map_or_else(String::new, |loss| format!(", validation loss {loss:.4} nats/token"));
+    format!(
+        "step {}{val_loss}: {} ({})\n",
+        exported.step,
+        exported.path.display(),
+        bytes(exported.bytes)
+    )
+}
+
+/// The checkpoint that a word names.
+fn choose(directory: &RunDirectory, word: &str, console: &Console) -> Result<Checkpoint> {
+    let checkpoints = directory.checkpoints();
+    let mut skipped = |error: &tern_train::Error| console.warn(&error.to_string());
+    Ok(match word {
+        "best" => checkpoint::best(&checkpoints, &mut skipped)?,
+        "last" => checkpoint::latest(&checkpoints, &mut skipped)?,
+        step => {
+            let step = step.parse().with_context(|| {
+                format!("--checkpoint takes best, last or a step, found `{step}`")
+            })?;
+            checkpoint::read(&checkpoint::directory(&checkpoints, step))?
+        }
+    })
+}

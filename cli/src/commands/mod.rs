@@ -1,0 +1,12 @@
+//! One file a command.
+
+pub(crate) mod data;
+pub(crate) mod devices;
+#[cfg(feature = "train")]
+pub(crate) mod export;
+pub(crate) mod generate;
+#[cfg(feature = "train")]
+pub(crate) mod quickstart;
+#[cfg(feature = "train")]
+pub(crate) mod train;
+pub(crate) mod verify;

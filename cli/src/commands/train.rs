@@ -1,0 +1,163 @@
+//! `tern train`
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use tern_train::checkpoint::Best;
+use tern_train::config::RunConfig;
+use tern_train::directory::RunDirectory;
+use tern_train::plan::Plan;
+
+use crate::Ending;
+use crate::commands::data::{open_data, prepare_data};
+use crate::console::{Console, bytes, thousands};
+
+mod progress;
+mod session;
+
+pub(crate) use session::{Session, interruptions};
+
+/// Train a model from a configuration, or go on with a run.
+///
+/// Examples:
+///   tern train configs/bitlm-tinystories-reference.toml train.steps=500
+///   tern train --resume --out runs/bitlm-tinystories-reference
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Arguments {
+    /// The TOML file of the run; with --resume it may be left out.
+    #[arg(required_unless_present = "resume")]
+    config: Option<PathBuf>,
+    /// Keys to override, for example train.steps=500 model.quantizer=none.
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Where to compute; `tern devices` lists what there is.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Directory of the run [default: runs/NAME-OF-THE-CONFIG].
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Directory with prepared tokens [default: OUT/data, prepared there if need be].
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Go on from the latest checkpoint in OUT.
+    #[arg(long)]
+    resume: bool,
+    /// Say what the run would cost, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Save and leave after this step; the schedule stays that of all steps.
+    #[arg(long, value_name = "STEP")]
+    stop_at: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    out: &'a Path,
+    step: u64,
+    steps: u64,
+    finished: bool,
+    interrupted: bool,
+    loss: Option<f64>,
+    best: Option<Best>,
+}
+
+pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
+    // With --resume a first word like train.steps=5 is an override, not the name of a file.
+    let mut overrides = arguments.overrides.clone();
+    let mut path = arguments.config.clone();
+    if let Some(first) = path.as_ref().and_then(|p| p.to_str()).filter(|p| p.contains('=')) {
+        overrides.insert(0, first.into());
+        path = None;
+    }
+    let directory = match (&arguments.out, &path) {
+        (Some(out), _) => RunDirectory::new(out),
+        (None, Some(config)) => default_directory(config),
+        (None, None) => anyhow::bail!("--resume without a configuration needs --out DIR"),
+    };
+    let config = match &path {
+        Some(path) => RunConfig::read(path, &overrides)?,
+        None => RunConfig::read(&directory.config(), &overrides)
+            .with_context(|| format!("{}: no run to resume", directory.path().display()))?,
+    };
+    if arguments.dry_run {
+        return dry_run(&config, console);
+    }
+    tern_model::device::find(&arguments.device)?;
+
+    let data_directory = arguments.data.clone().unwrap_or_else(|| directory.data());
+    let data = match &path {
+        // The saved configuration no longer knows where the text was, but the tokens are there.
+        None => open_data(&data_directory)?,
+        Some(_) if arguments.data.is_some() => open_data(&data_directory)?,
+        Some(path) => prepare_data(&config.data, parent(path), &data_directory, console)?,
+    };
+    let session = Session {
+        config,
+        directory,
+        data,
+        device: arguments.device.clone(),
+        stop_at: arguments.stop_at,
+        resume: arguments.resume,
+    };
+    let interrupted = interruptions()?;
+    let outcome = session.train(console, &interrupted)?;
+    let stopped = interrupted.load(std::sync::atomic::Ordering::Relaxed) && !outcome.finished;
+    let out = session.directory.path();
+    let report = Report {
+        out,
+        step: outcome.step,
+        steps: session.config.train.steps,
+        finished: outcome.finished,
+        interrupted: stopped,
+        loss: outcome.loss,
+        best: outcome.best,
+    };
+    console.result(&report, "")?;
+    if outcome.finished {
+        console.say(&format!("next: tern export {}", out.display()));
+    } else {
+        let data = arguments
+            .data
+            .as_ref()
+            .map_or_else(String::new, |data| format!(" --data {}", data.display()));
+        console.say(&format!(
+            "stopped after step {}; go on with: tern train --resume --out {}{data}",
+            outcome.step,
+            out.display()
+        ));
+    }
+    Ok(if stopped { Ending::Interrupted } else { Ending::Done })
+}
+
+/// `runs/NAME` for `…/NAME.toml`.
+pub(crate) fn default_directory(config: &Path) -> RunDirectory {
+    RunDirectory::new(Path::new("runs").join(config.file_stem().unwrap_or("run".as_ref())))
+}
+
+/// The directory that a configuration's relative paths start from.
+pub(crate) fn parent(config: &Path) -> &Path {
+    config.parent().unwrap_or(Path::new(""))
+}
+
+fn dry_run(config: &RunConfig, console: &Console) -> Result<Ending> {
+    let plan = Plan::new(config);
+    let mut text = String::new();
+    for (name, value) in [
+        ("parameters", thousands(plan.parameters)),
+        ("  of them ternary", thousands(plan.ternary_parameters)),
+        ("steps", thousands(plan.steps)),
+        ("sequences per step", thousands(plan.sequences_per_step as u64)),
+        ("tokens per step", thousands(plan.tokens_per_step)),
+        ("tokens in all", thousands(plan.tokens)),
+        ("memory, estimated", bytes(plan.memory_bytes)),
+        ("  weights and optimizer", bytes(plan.state_bytes)),
+        ("  activations", bytes(plan.activation_bytes)),
+        ("disk for checkpoints", bytes(plan.checkpoint_bytes)),
+    ] {
+        text.push_str(&format!("{name:<25}{value:>16}\n"));
+    }
+    console.result(&plan, &text)?;
+    Ok(Ending::Done)
+}

@@ -1,0 +1,170 @@
+//! What a person sees of a run: a live line on a terminal, plain lines elsewhere.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use indicatif::ProgressBar;
+use serde::Serialize;
+use tern_infer::generate::{Request, generate};
+use tern_infer::model::Model;
+use tern_model::Decoder;
+use tern_train::evaluation::Validation;
+use tern_train::metrics::{JsonLines, Metrics, Timings};
+use tern_train::trainer::Observer;
+
+use super::Session;
+use crate::console::{Console, duration, thousands};
+
+/// Between two lines where there is no terminal.
+const PLAIN_SECONDS: f64 = 10.0;
+
+pub(crate) struct Progress<'a> {
+    session: &'a Session,
+    console: &'a Console,
+    interrupted: &'a AtomicBool,
+    bar: ProgressBar,
+    first_step: u64,
+    began: Instant,
+    last_line: Option<Instant>,
+    loss: Option<f64>,
+    val_loss: Option<f64>,
+    samples: Option<JsonLines>,
+}
+
+/// One line of `samples.jsonl`.
+#[derive(Serialize)]
+struct Sample<'a> {
+    step: u64,
+    prompt: &'a str,
+    text: &'a str,
+}
+
+impl<'a> Progress<'a> {
+    pub(crate) fn new(
+        session: &'a Session,
+        console: &'a Console,
+        interrupted: &'a AtomicBool,
+    ) -> Self {
+        let steps = session.stop_at.unwrap_or(u64::MAX).min(session.config.train.steps);
+        let bar = console.bar(steps, "{bar:24.green} {pos}/{len}  {msg}");
+        Self {
+            session,
+            console,
+            interrupted,
+            bar,
+            first_step: 0,
+            began: Instant::now(),
+            last_line: None,
+            loss: None,
+            val_loss: None,
+            samples: None,
+        }
+    }
+
+    /// Clears the live line.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// A line that stays, above the live one.
+    fn line(&self, line: &str) {
+        self.bar.suspend(|| self.console.say(line));
+    }
+
+    fn status(&self, metrics: &Metrics, timings: &Timings) -> String {
+        let last = self.bar.length().unwrap_or(metrics.step);
+        let taken = (metrics.step - self.first_step).max(1) as f64;
+        let left = (last - metrics.step.min(last)) as f64;
+        let eta = self.began.elapsed().as_secs_f64() / taken * left;
+        let val_loss = self.val_loss.map_or_else(String::new, |loss| format!("  val {loss:.3}"));
+        format!(
+            "loss {:.3}{val_loss}  lr {:.1e}  {} tok/s  {} left",
+            self.loss.unwrap_or(metrics.loss),
+            metrics.lr,
+            thousands(timings.tokens_per_second as u64),
+            duration(eta)
+        )
+    }
+
+    /// Lets the model, projected as it stands, go on with each prompt.
+    fn draw(&mut self, step: u64, model: &Decoder) -> anyhow::Result<()> {
+        let packed = self.session.project(model, None, &[])?;
+        let model = Model::load(&packed)?;
+        let samples = &self.session.config.samples;
+        for prompt in &samples.prompts {
+            let request = Request {
+                prompt: prompt.clone(),
+                max_tokens: samples.max_tokens,
+                seed: self.session.config.seed,
+                ..Request::from_defaults(&packed.metadata.generation)
+            };
+            let text = generate(&model, &request, &mut |_| true)?.text;
+            if self.samples.is_none() {
+                let path = self.session.directory.samples();
+                self.samples = Some(JsonLines::open(&path, step.saturating_sub(1))?);
+            }
+            if let Some(file) = &mut self.samples {
+                file.write(&Sample { step, prompt, text: &text })?;
+            }
+            let quote = console::style(format!("  {prompt}{text}").replace('\n', "\n  "));
+            self.line(&quote.for_stderr().cyan().to_string());
+        }
+        Ok(())
+    }
+}
+
+impl Observer for Progress<'_> {
+    fn started(&mut self, step: u64, resumed_from: Option<&Path>) {
+        self.first_step = step;
+        self.began = Instant::now();
+        self.bar.set_position(step);
+        if let Some(path) = resumed_from {
+            self.line(&format!("resumed after step {step} from {}", path.display()));
+        }
+    }
+
+    fn stepped(&mut self, metrics: &Metrics, timings: &Timings) {
+        // Smoothed over about twenty steps, because single batches scatter.
+        self.loss = Some(self.loss.map_or(metrics.loss, |l| 0.95 * l + 0.05 * metrics.loss));
+        let status = self.status(metrics, timings);
+        if self.console.is_live() {
+            self.bar.set_position(metrics.step);
+            self.bar.set_message(status);
+        } else if self.last_line.is_none_or(|t| t.elapsed().as_secs_f64() >= PLAIN_SECONDS) {
+            self.last_line = Some(Instant::now());
+            let last = self.bar.length().unwrap_or(metrics.step);
+            self.console.say(&format!("step {}/{last}  {status}", metrics.step));
+        }
+    }
+
+    fn validated(&mut self, step: u64, validation: &Validation, best: bool) {
+        self.val_loss = Some(validation.loss);
+        self.line(&format!(
+            "step {step}: validation loss {:.4} nats/token, {:.4} bits/byte{}",
+            validation.loss,
+            validation.bits_per_byte,
+            if best { ", the best so far" } else { "" }
+        ));
+    }
+
+    fn sample(&mut self, step: u64, model: &Decoder) {
+        if let Err(error) = self.draw(step, model) {
+            self.warned(&format!("no sample after step {step}: {error:#}"));
+        }
+    }
+
+    fn saved(&mut self, step: u64, path: &Path) {
+        self.bar.suspend(|| {
+            self.console.detail(&format!("step {step}: saved {}", path.display()));
+        });
+    }
+
+    fn warned(&mut self, message: &str) {
+        self.bar.suspend(|| self.console.warn(message));
+    }
+
+    fn interrupted(&mut self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,102 @@
+//! One run of the trainer: data opened, progress shown, samples drawn, the model projected.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use tern_datasets::batches::{Batches, ValidationSet};
+use tern_datasets::prepare::Prepared;
+use tern_format::packed::{PackedModel, Provenance};
+use tern_model::Decoder;
+use tern_train::checkpoint::State;
+use tern_train::config::RunConfig;
+use tern_train::directory::RunDirectory;
+use tern_train::export::{Surroundings, project};
+use tern_train::trainer::{Outcome, Run, train};
+
+use super::progress::Progress;
+use crate::console::Console;
+
+/// Everything that a run needs, checked and opened.
+pub(crate) struct Session {
+    pub(crate) config: RunConfig,
+    pub(crate) directory: RunDirectory,
+    pub(crate) data: Prepared,
+    pub(crate) device: String,
+    pub(crate) stop_at: Option<u64>,
+    pub(crate) resume: bool,
+}
+
+/// Set by Ctrl-C; a second Ctrl-C ends the program at once.
+pub(crate) fn interruptions() -> Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupted);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(interrupted)
+}
+
+impl Session {
+    /// Trains until the end, the stop or the interruption.
+    pub(crate) fn train(&self, console: &Console, interrupted: &AtomicBool) -> Result<Outcome> {
+        let device = tern_model::device::find(&self.device)?.autodiff();
+        let batches = Batches::new(self.data.train()?, self.config.data.seq_len, self.config.seed)?;
+        let validation = self.validation()?;
+        let run = Run {
+            config: &self.config,
+            directory: &self.directory,
+            device: &device,
+            batches: &batches,
+            validation: &validation,
+            data_sha256: self.data.train_sha256().into(),
+            stop_at: self.stop_at,
+            resume: self.resume,
+        };
+        let mut progress = Progress::new(self, console, interrupted);
+        let outcome = train(&run, &mut progress);
+        progress.finish();
+        Ok(outcome?)
+    }
+
+    /// The validation windows.
+    pub(crate) fn validation(&self) -> Result<ValidationSet> {
+        let data = &self.config.data;
+        Ok(ValidationSet::new(
+            &self.data.valid()?,
+            self.data.tokenizer(),
+            data.seq_len,
+            data.valid_tokens,
+        )?)
+    }
+
+    /// The packed model of `model`; `check` windows are measured with it and go into the file.
+    pub(crate) fn project(
+        &self,
+        model: &Decoder,
+        state: Option<&State>,
+        check: &[Vec<u32>],
+    ) -> Result<PackedModel> {
+        let device = tern_model::device::find(&self.device)?;
+        let surroundings = Surroundings {
+            config: &self.config,
+            tokenizer: self.data.tokenizer(),
+            bos: self.data.bos(),
+            eos: self.data.eos(),
+            provenance: state.map(|state| Provenance {
+                run: self.directory.path().display().to_string(),
+                step: state.step,
+                tokens: state.tokens,
+                data_sha256: state.data_sha256.clone(),
+                data_licence: self.config.data.licence.clone(),
+                teacher_licence: None,
+                commit: env!("TERN_COMMIT").into(),
+                val_loss: state.val_loss,
+            }),
+        };
+        Ok(project(model, &surroundings, check, &device)?)
+    }
+}

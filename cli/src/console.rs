@@ -1,0 +1,145 @@
+//! Where everything is printed: results to standard output, the rest to standard error.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// How much to say, and in which form.
+pub(crate) struct Console {
+    /// One JSON object instead of text.
+    pub(crate) json: bool,
+    quiet: bool,
+    verbose: bool,
+}
+
+impl Console {
+    pub(crate) fn new(json: bool, quiet: bool, verbose: bool) -> Self {
+        Self { json, quiet, verbose }
+    }
+
+    /// Prints a result: `value` as JSON under `--json`, else `text`.
+    pub(crate) fn result(&self, value: &impl Serialize, text: &str) -> anyhow::Result<()> {
+        if self.json {
+            self.out(&format!("{}\n", serde_json::to_string(value)?))
+        } else {
+            self.out(text)
+        }
+    }
+
+    /// Writes to standard output at once.
+    pub(crate) fn out(&self, text: &str) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        Ok(out.flush()?)
+    }
+
+    /// A line on standard error, unless `--quiet`.
+    pub(crate) fn say(&self, line: &str) {
+        if !self.quiet {
+            self.print_error_line(line);
+        }
+    }
+
+    /// A line on standard error under `-v`.
+    pub(crate) fn detail(&self, line: &str) {
+        if self.verbose {
+            self.print_error_line(line);
+        }
+    }
+
+    /// A warning, unless `--quiet`.
+    pub(crate) fn warn(&self, line: &str) {
+        self.say(&format!("{}: {line}", console::style("warning").for_stderr().yellow().bold()));
+    }
+
+    /// The error that ends the program, with its causes.
+    pub(crate) fn error(&self, error: &anyhow::Error) {
+        let mut text = error.to_string();
+        for cause in error.chain().skip(1) {
+            let cause = cause.to_string();
+            // Many errors print their source themselves.
+            if !text.contains(&cause) {
+                text.push_str(": ");
+                text.push_str(&cause);
+            }
+        }
+        let label = console::style("error").for_stderr().red().bold();
+        self.print_error_line(&format!("{label}: {text}"));
+    }
+
+    /// Whether a live progress line makes sense.
+    pub(crate) fn is_live(&self) -> bool {
+        !self.quiet && io::stderr().is_terminal()
+    }
+
+    /// A progress bar on a terminal; hidden elsewhere.
+    pub(crate) fn bar(&self, length: u64, template: &str) -> ProgressBar {
+        let target =
+            if self.is_live() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(length), target);
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("━╸ "));
+        }
+        if self.is_live() {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+        bar
+    }
+
+    /// Standard error may be closed or full, and nothing can be said about that anywhere.
+    fn print_error_line(&self, line: &str) {
+        let _ = writeln!(io::stderr().lock(), "{line}");
+    }
+}
+
+/// Whether an error is only that nobody reads our output any more.
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// `1,234,567`
+pub(crate) fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `12.3 MiB`
+pub(crate) fn bytes(n: u64) -> String {
+    indicatif::BinaryBytes(n).to_string()
+}
+
+/// `3 min 07 s`
+pub(crate) fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(thousands(7), "7");
+        assert_eq!(thousands(998_784), "998,784");
+        assert_eq!(thousands(1_000), "1,000");
+        assert_eq!(duration(187.2), "3 min 07 s");
+        assert_eq!(duration(7_300.0), "2 h 01 min");
+    }
+}

@@ -1,0 +1,108 @@
+//! The `tern` command: arguments, progress, and the only place that prints.
+#![forbid(unsafe_code)]
+
+mod commands;
+mod console;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use commands::{data, devices, generate, verify};
+#[cfg(feature = "train")]
+use commands::{export, quickstart, train};
+use console::Console;
+
+/// What a command ended with, beside an error.
+enum Ending {
+    /// Exit code 0.
+    Done,
+    /// Stopped by Ctrl-C; exit code 130, as shells have it.
+    #[cfg(feature = "train")]
+    Interrupted,
+    /// The verifier's verdict is not a ternary model; exit code 3.
+    Refused,
+}
+
+#[derive(Parser)]
+#[command(
+    name = "tern",
+    about = "Train, verify and run ternary (1.58-bit) language models, on any GPU or CPU.",
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Begin with `tern quickstart`.\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 verified and found \
+                  not ternary, 130 interrupted."
+)]
+struct Arguments {
+    /// Print one JSON object to standard output instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print nothing but results and errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more: settings, every checkpoint, timings.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a small model on the embedded stories, export it, verify it, and let it tell one.
+    #[cfg(feature = "train")]
+    Quickstart(quickstart::Arguments),
+    /// Turn text into tokens, and look at them.
+    #[command(subcommand)]
+    Data(data::Command),
+    /// Train a model from a configuration, or go on with a run.
+    #[cfg(feature = "train")]
+    Train(train::Arguments),
+    /// Project a checkpoint to trits and write the packed model.
+    #[cfg(feature = "train")]
+    Export(export::Arguments),
+    /// Read a packed model, nothing else, and say whether it is ternary.
+    Verify(verify::Arguments),
+    /// Write text with a packed model.
+    Generate(generate::Arguments),
+    /// List the devices that `--device` knows, and the kernels chosen here.
+    Devices(devices::Arguments),
+}
+
+fn main() -> ExitCode {
+    let command = Arguments::command().version(version());
+    let arguments = Arguments::from_arg_matches(&command.get_matches())
+        .unwrap_or_else(|error| error.exit());
+    let console = Console::new(arguments.json, arguments.quiet, arguments.verbose);
+    let ending = match arguments.command {
+        #[cfg(feature = "train")]
+        Command::Quickstart(arguments) => quickstart::run(&arguments, &console),
+        Command::Data(command) => data::run(&command, &console),
+        #[cfg(feature = "train")]
+        Command::Train(arguments) => train::run(&arguments, &console),
+        #[cfg(feature = "train")]
+        Command::Export(arguments) => export::run(&arguments, &console),
+        Command::Verify(arguments) => verify::run(&arguments, &console),
+        Command::Generate(arguments) => generate::run(&arguments, &console),
+        Command::Devices(arguments) => devices::run(&arguments, &console),
+    };
+    match ending {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        #[cfg(feature = "train")]
+        Ok(Ending::Interrupted) => ExitCode::from(130),
+        Ok(Ending::Refused) => ExitCode::from(3),
+        // The reader of a pipe may stop reading: `tern generate … | head -1` is no failure.
+        Err(error) if console::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            console.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `0.1.0 (commit 0123456789, kernel avx2)`
+fn version() -> String {
+    let kernel = tern_kernels::ternary::Kernel::detect()
+        .map_or_else(|error| error.to_string(), |kernel| kernel.name().into());
+    format!("{} (commit {}, kernel {kernel})", env!("CARGO_PKG_VERSION"), env!("TERN_COMMIT"))
+}

@@ -1,0 +1,112 @@
+//! Everything that can be wrong between a text and its windows.
+
+use std::path::PathBuf;
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What is wrong, where, and the rule that it breaks.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An error in the bytes of a tokenizer or another model file.
+    #[error(transparent)]
+    Format(#[from] tern_format::Error),
+    /// Reading or writing a file failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A key of the `[data]` table breaks a rule.
+    #[error("data.{key} {rule}")]
+    Config {
+        /// The key.
+        key: &'static str,
+        /// The rule and the value found.
+        rule: String,
+    },
+    /// A path of the `[data]` table uses a variable that is not set.
+    #[error("data.{key}: the environment variable {variable} in \"{path}\" is not set")]
+    Variable {
+        /// The key.
+        key: &'static str,
+        /// The path as it stands in the config.
+        path: String,
+        /// The variable.
+        variable: String,
+    },
+    /// A line of a text breaks a rule.
+    #[error("{}:{line}: {rule}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from one.
+        line: u64,
+        /// The rule and what was found.
+        rule: String,
+    },
+    /// A corpus, or one side of its split, has no documents.
+    #[error("{corpus} holds no documents: {hint}")]
+    Empty {
+        /// Which corpus: the files, or the side.
+        corpus: String,
+        /// What would help.
+        hint: &'static str,
+    },
+    /// A corpus is too short to cut a window from.
+    #[error(
+        "{}: {tokens} tokens are shorter than one window of seq_len {seq_len} + 1",
+        path.display()
+    )]
+    ShorterThanWindow {
+        /// The token file.
+        path: PathBuf,
+        /// The tokens that it holds.
+        tokens: u64,
+        /// The length of a window's input.
+        seq_len: usize,
+    },
+    /// The header, the size or an id of a token file breaks a rule.
+    #[error("{}: {place}: {rule}", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// The field, or the position of the id.
+        place: String,
+        /// The rule and the value found.
+        rule: String,
+    },
+    /// A text supports no vocabulary of the size asked for.
+    #[error("data.tokenizer.vocab_size = {wanted}: {rule}")]
+    VocabSize {
+        /// The size asked for.
+        wanted: usize,
+        /// The rule and the size that would do.
+        rule: String,
+    },
+    /// The trainer of the tokenizers crate gave up.
+    #[error("training the tokenizer failed: {reason}")]
+    TokenizerTraining {
+        /// The trainer's own words.
+        reason: String,
+    },
+    /// `data.json` of a prepared folder cannot be read.
+    #[error("{}: {source}", path.display())]
+    Summary {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        source: serde_json::Error,
+    },
+}
+
+impl Error {
+    /// Names the file that an I/O error is about.
+    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+}

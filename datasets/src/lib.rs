@@ -1,0 +1,13 @@
+//! Text to tokens to windows, and an embedded corpus of small stories.
+#![forbid(unsafe_code)]
+
+pub mod batches;
+pub mod documents;
+pub mod error;
+pub mod prepare;
+pub mod split;
+pub mod stories;
+pub mod token_file;
+pub mod tokenizer_training;
+
+pub use error::{Error, Result};

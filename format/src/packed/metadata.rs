@@ -1,0 +1,344 @@
+//! What a packed model says of itself.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::tokenizer::TokenizerSource;
+
+/// The version of the format that this program writes, and the only one that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The most ids that a [`Check`] holds.
+pub const MOST_CHECK_IDS: usize = 4096;
+
+/// How trits become bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// Four trits a byte ([`crate::t2`]).
+    T2,
+}
+
+/// Everything but the tensors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metadata {
+    /// [`FORMAT_VERSION`].
+    pub format_version: u32,
+    /// How trits become bytes.
+    pub encoding: Encoding,
+    /// The architecture, every part stated.
+    pub config: ModelConfig,
+    /// The bytes of the tokenizer that the model was trained with.
+    pub tokenizer: TokenizerSource,
+    /// The id that begins a document.
+    pub bos: Option<u32>,
+    /// The id that ends a document.
+    pub eos: Option<u32>,
+    /// A Jinja template that turns a conversation into text.
+    pub chat_template: Option<String>,
+    /// What `generate` does when nothing else is asked for.
+    pub generation: GenerationDefaults,
+    /// Where the weights came from; absent on imports.
+    pub provenance: Option<Provenance>,
+    /// Tokens and the trainer's loss on them; absent on imports.
+    pub check: Option<Check>,
+}
+
+/// What `generate` does when nothing else is asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenerationDefaults {
+    /// Divides the logits; 0 takes the largest.
+    pub temperature: f32,
+    /// Keeps this many of the likeliest tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the likeliest tokens up to this share; 1 keeps all.
+    pub top_p: f32,
+    /// Keeps tokens at least this share of the likeliest; 0 keeps all.
+    pub min_p: f32,
+    /// Divides the logits of tokens already there; 1 changes nothing.
+    pub repetition_penalty: f32,
+    /// The most tokens to add.
+    pub max_tokens: usize,
+    /// The text to go on from.
+    pub prompt: String,
+}
+
+impl Default for GenerationDefaults {
+    fn default() -> Self {
+        Self {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            max_tokens: 200,
+            prompt: "Once upon a time".into(),
+        }
+    }
+}
+
+/// Where the weights came from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    /// Name of the run.
+    pub run: String,
+    /// Optimizer steps.
+    pub step: u64,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// SHA-256 of the training tokens, in hexadecimal.
+    pub data_sha256: String,
+    /// Licence of the training text.
+    pub data_licence: Option<String>,
+    /// Licence of the teacher, where there was one.
+    pub teacher_licence: Option<String>,
+    /// Commit of the program that trained.
+    pub commit: String,
+    /// Validation loss at that step, nats per token.
+    pub val_loss: Option<f64>,
+}
+
+/// Tokens, and the loss that the trainer measured on them with the weights of this file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// Each is read from position 0; its first id is context only. At most [`MOST_CHECK_IDS`] ids in all.
+    pub windows: Vec<Vec<u32>>,
+    /// Mean over every predicted id of every window, nats per token.
+    pub loss: f64,
+}
+
+impl Check {
+    /// How many ids the loss is the mean over.
+    pub fn predictions(&self) -> usize {
+        self.windows.iter().map(|window| window.len().saturating_sub(1)).sum()
+    }
+}
+
+impl Metadata {
+    /// Metadata of a model that says no more than it must.
+    pub fn new(config: ModelConfig, tokenizer: TokenizerSource) -> Self {
+        Self {
+            format_version: FORMAT_VERSION,
+            encoding: Encoding::T2,
+            config,
+            tokenizer,
+            bos: None,
+            eos: None,
+            chat_template: None,
+            generation: GenerationDefaults::default(),
+            provenance: None,
+            check: None,
+        }
+    }
+
+    /// Checks every entry against its rule.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`], [`Error::FormatVersion`] or [`Error::Metadata`] with the key, the rule and the value.
+    pub fn validate(&self) -> Result<()> {
+        if self.format_version != FORMAT_VERSION {
+            return Err(version(&self.format_version.to_string()));
+        }
+        self.config.validate()?;
+        let vocab_size = self.config.vocab_size;
+        for (key, id) in [("bos_token_id", self.bos), ("eos_token_id", self.eos)] {
+            if let Some(id) = id {
+                rule(in_vocabulary(id, vocab_size), key, || below(id, vocab_size))?;
+            }
+        }
+        self.generation.validate()?;
+        if let Some(loss) = self.provenance.as_ref().and_then(|provenance| provenance.val_loss) {
+            rule(loss.is_finite(), "provenance", || format!("val_loss must be finite, is {loss}"))?;
+        }
+        self.check.as_ref().map_or(Ok(()), |check| check.validate(&self.config))
+    }
+
+    /// Checks that the tokenizer has no id that the model lacks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Metadata`] with both sizes.
+    pub fn validate_tokenizer(&self, tokenizer_vocab_size: usize) -> Result<()> {
+        let vocab_size = self.config.vocab_size;
+        rule(tokenizer_vocab_size <= vocab_size, "tokenizer", || {
+            format!("its vocabulary must fit vocab_size {vocab_size}, has {tokenizer_vocab_size}")
+        })
+    }
+
+    /// The entries of `__metadata__`. A SentencePiece tokenizer is not among them: its bytes are a tensor.
+    pub(super) fn to_entries(&self) -> BTreeMap<String, String> {
+        let Self { config, bos, eos, chat_template, generation, provenance, check, .. } = self;
+        let mut entries = BTreeMap::new();
+        let mut put = |key: &str, value: String| entries.insert(key.to_owned(), value);
+        put("format", FORMAT.into());
+        put("format_version", self.format_version.to_string());
+        match self.encoding {
+            Encoding::T2 => put("encoding", T2.into()),
+        };
+        put("config", json(config));
+        put("generation", json(generation));
+        if let TokenizerSource::Json(text) = &self.tokenizer {
+            put("tokenizer", text.clone());
+        }
+        if let Some(id) = bos {
+            put("bos_token_id", id.to_string());
+        }
+        if let Some(id) = eos {
+            put("eos_token_id", id.to_string());
+        }
+        if let Some(template) = chat_template {
+            put("chat_template", template.clone());
+        }
+        if let Some(provenance) = provenance {
+            put("provenance", json(provenance));
+        }
+        if let Some(check) = check {
+            put("check", json(check));
+        }
+        entries
+    }
+
+    /// The metadata that entries and, where there is one, the tensor with a SentencePiece model hold.
+    pub(super) fn from_entries(
+        mut entries: BTreeMap<String, String>,
+        sentencepiece: Option<&[u8]>,
+    ) -> Result<Self> {
+        // First of all: another version may have other keys.
+        let format = required(&mut entries, "format")?;
+        rule(format == FORMAT, "format", || format!("must be \"{FORMAT}\", is {format:.40?}"))?;
+        let found = required(&mut entries, "format_version")?;
+        if found != FORMAT_VERSION.to_string() {
+            return Err(version(&found));
+        }
+        let found = required(&mut entries, "encoding")?;
+        if found != T2 {
+            return Err(Error::Encoding { found });
+        }
+        let tokenizer = match (entries.remove("tokenizer"), sentencepiece) {
+            (Some(text), None) => TokenizerSource::Json(text),
+            (None, Some(bytes)) => TokenizerSource::SentencePiece(bytes.to_vec()),
+            (None, None) => return Err(missing("tokenizer")),
+            (Some(_), Some(_)) => {
+                let rule = format!("there must be one, and the tensor `{SENTENCEPIECE}` is another");
+                return Err(Error::Metadata { key: "tokenizer".into(), rule });
+            }
+        };
+        let metadata = Self {
+            format_version: FORMAT_VERSION,
+            encoding: Encoding::T2,
+            config: parsed(&mut entries, "config")?.ok_or_else(|| missing("config"))?,
+            tokenizer,
+            bos: parsed(&mut entries, "bos_token_id")?,
+            eos: parsed(&mut entries, "eos_token_id")?,
+            chat_template: entries.remove("chat_template"),
+            generation: parsed(&mut entries, "generation")?.ok_or_else(|| missing("generation"))?,
+            provenance: parsed(&mut entries, "provenance")?,
+            check: parsed(&mut entries, "check")?,
+        };
+        if let Some((key, _)) = entries.pop_first() {
+            return Err(Error::Metadata { key, rule: "format version 1 has no such key".into() });
+        }
+        metadata.validate()?;
+        Ok(metadata)
+    }
+}
+
+/// Value of the key `format`: no other kind of safetensors file has it.
+const FORMAT: &str = "tern";
+
+/// Value of the key `encoding`.
+const T2: &str = "t2";
+
+/// Name of the tensor that holds the bytes of a SentencePiece model.
+pub(super) const SENTENCEPIECE: &str = "tokenizer.model";
+
+impl GenerationDefaults {
+    fn validate(&self) -> Result<()> {
+        let Self { temperature, top_p, min_p, repetition_penalty, max_tokens, .. } = *self;
+        for (holds, name, must, value) in [
+            (temperature.is_finite() && temperature >= 0.0, "temperature", "at least 0", temperature),
+            (top_p > 0.0 && top_p <= 1.0, "top_p", "above 0 and at most 1", top_p),
+            ((0.0..=1.0).contains(&min_p), "min_p", "0 to 1", min_p),
+            (
+                repetition_penalty.is_finite() && repetition_penalty > 0.0,
+                "repetition_penalty",
+                "above 0",
+                repetition_penalty,
+            ),
+        ] {
+            rule(holds, "generation", || format!("{name} must be {must}, is {value}"))?;
+        }
+        // As for `max_position_embeddings`: more is no number of tokens.
+        rule(max_tokens <= 1 << 24, "generation", || {
+            format!("max_tokens must be at most {}, is {max_tokens}", 1 << 24)
+        })
+    }
+}
+
+impl Check {
+    fn validate(&self, config: &ModelConfig) -> Result<()> {
+        let rule = |holds: bool, text: &dyn Fn() -> String| rule(holds, "check", text);
+        rule(self.loss.is_finite(), &|| format!("loss must be finite, is {}", self.loss))?;
+        rule(!self.windows.is_empty(), &|| "there must be a window, is none".into())?;
+        let ids: usize = self.windows.iter().map(Vec::len).sum();
+        rule(ids <= MOST_CHECK_IDS, &|| format!("at most {MOST_CHECK_IDS} ids, are {ids}"))?;
+        // The last id is predicted and never read, so it needs no position.
+        let most = config.max_position_embeddings + 1;
+        for (w, window) in self.windows.iter().enumerate() {
+            rule((2..=most).contains(&window.len()), &|| {
+                format!("window {w} must have 2 to {most} ids, has {}", window.len())
+            })?;
+            for (i, &id) in window.iter().enumerate() {
+                rule(in_vocabulary(id, config.vocab_size), &|| {
+                    format!("window {w}, id {i} {}", below(id, config.vocab_size))
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn in_vocabulary(id: u32, vocab_size: usize) -> bool {
+    (id as usize) < vocab_size
+}
+
+fn below(id: u32, vocab_size: usize) -> String {
+    format!("must be below vocab_size {vocab_size}, is {id}")
+}
+
+fn rule(holds: bool, key: &str, rule: impl Fn() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::Metadata { key: key.into(), rule: rule() }) }
+}
+
+fn version(found: &str) -> Error {
+    Error::FormatVersion { found: found.into(), reads: FORMAT_VERSION }
+}
+
+fn missing(key: &str) -> Error {
+    Error::Metadata { key: key.into(), rule: "must be there, is missing".into() }
+}
+
+fn required(entries: &mut BTreeMap<String, String>, key: &str) -> Result<String> {
+    entries.remove(key).ok_or_else(|| missing(key))
+}
+
+fn parsed<T: DeserializeOwned>(
+    entries: &mut BTreeMap<String, String>,
+    key: &'static str,
+) -> Result<Option<T>> {
+    let parse = |text: String| serde_json::from_str(&text);
+    entries.remove(key).map(parse).transpose().map_err(|source| Error::MetadataJson { key, source })
+}
+
+/// The types here have text for keys and finite numbers, so nothing is left that JSON cannot say.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}

@@ -1,0 +1,75 @@
+//! Writing a packed model.
+
+use std::path::Path;
+
+use super::metadata::SENTENCEPIECE;
+use super::{FloatType, PackedModel, Tensor};
+use crate::atomic::write_atomically;
+use crate::error::{Error, Result};
+use crate::safetensors::{Data, Entry, Layout};
+use crate::t2;
+use crate::tokenizer::TokenizerSource;
+
+impl PackedModel {
+    /// Writes the file, atomically.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::In`] with the path, around what [`Self::validate`] refuses, the tensor with a value that its type
+    /// cannot hold, or what the file system reports.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let layout = self.layout().map_err(|error| error.in_file(path))?;
+        write_atomically(path, |out| layout.write(out))
+    }
+
+    /// The bytes of the file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.layout()?.write(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Size of the file that [`Self::write`] makes: tensors, tokenizer, header and all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
+    pub fn size_bytes(&self) -> Result<u64> {
+        Ok(self.layout()?.size_bytes())
+    }
+
+    fn layout(&self) -> Result<Layout<'_>> {
+        self.validate()?;
+        let mut entries = Vec::new();
+        if let TokenizerSource::SentencePiece(bytes) = &self.metadata.tokenizer {
+            entries.push(entry(SENTENCEPIECE, vec![bytes.len()], Data::U8(bytes)));
+        }
+        for (name, tensor) in &self.tensors {
+            match tensor {
+                Tensor::Ternary(ternary) => {
+                    let shape = vec![ternary.d_output, t2::row_bytes(ternary.d_input)];
+                    entries.push(entry(name, shape, Data::U8(&ternary.bytes)));
+                    let (name, scales) = (format!("{name}_scale"), &ternary.scales);
+                    entries.push(entry(&name, vec![scales.len()], Data::F32(scales)));
+                }
+                Tensor::Float(float) => {
+                    let data = match float.dtype {
+                        FloatType::F32 => Data::F32(&float.values),
+                        FloatType::F16 => Data::F16(&float.values),
+                        FloatType::BF16 => Data::Bf16(&float.values),
+                    };
+                    entries.push(entry(name, float.shape.clone(), data));
+                }
+            }
+        }
+        Layout::new(&self.metadata.to_entries(), entries)
+    }
+}
+
+fn entry<'a>(name: &str, shape: Vec<usize>, data: Data<'a>) -> Entry<'a> {
+    Entry { name: name.into(), shape, data }
+}

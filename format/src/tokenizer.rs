@@ -1,0 +1,273 @@
+//! Text to ids and back, through a Hugging Face `tokenizer.json` or a SentencePiece `.model`.
+//!
+//! A model file carries the tokenizer's own bytes ([`TokenizerSource`]), so what trained a model is
+//! what runs it. Both readers are kept crates; what is ours is the choice between them, the ids of
+//! BOS and EOS, and errors instead of guesses.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::sentence_piece::SentencePiece;
+
+/// Names under which published vocabularies hold the token that opens a document, best first.
+const BOS_NAMES: [&str; 3] = ["<s>", "<|begin_of_text|>", "<|endoftext|>"];
+/// The same for the token that ends one.
+const EOS_NAMES: [&str; 4] = ["</s>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>"];
+
+/// The bytes that a tokenizer is made from, as they stand in its file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TokenizerSource {
+    /// A Hugging Face `tokenizer.json`.
+    Json(String),
+    /// A SentencePiece `.model` file.
+    SentencePiece(Vec<u8>),
+}
+
+impl TokenizerSource {
+    /// Tells JSON from SentencePiece by content: the one is text that opens with a brace, the other
+    /// a protocol buffer.
+    ///
+    /// # Errors
+    ///
+    /// An empty file, JSON that is not UTF-8, and rank files of tiktoken, which are named as such
+    /// because they too are called `tokenizer.model`.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
+        let refuse = |kind, reason: &str| Err(Error::Tokenizer { kind, reason: reason.to_owned() });
+        let Some(first) = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) else {
+            return refuse("tokenizer", "the file is empty");
+        };
+        if *first == b'{' {
+            return match String::from_utf8(bytes) {
+                Ok(json) => Ok(Self::Json(json)),
+                Err(error) => refuse("tokenizer.json", &error.to_string()),
+            };
+        }
+        if is_tiktoken(&bytes) {
+            return refuse("SentencePiece model", "this is a rank file of tiktoken; convert it to a tokenizer.json");
+        }
+        Ok(Self::SentencePiece(bytes))
+    }
+
+    /// The bytes as they stand in the file.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Json(json) => json.as_bytes(),
+            Self::SentencePiece(bytes) => bytes,
+        }
+    }
+
+    /// SHA-256 of the bytes: the identity of a vocabulary in every file of ours.
+    pub fn hash(&self) -> [u8; 32] {
+        Sha256::digest(self.as_bytes()).into()
+    }
+
+    /// The name that a tokenizer file of this kind goes by.
+    pub fn file_name(&self) -> &'static str {
+        match self {
+            Self::Json(_) => "tokenizer.json",
+            Self::SentencePiece(_) => "tokenizer.model",
+        }
+    }
+}
+
+/// Whether the first line is `base64 rank`, as in LLaMA-3's `tokenizer.model`.
+fn is_tiktoken(bytes: &[u8]) -> bool {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (Some(token), Some(rank), None) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let is_base64 = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
+    !token.is_empty() && token.iter().all(is_base64) && !rank.is_empty() && rank.iter().all(u8::is_ascii_digit)
+}
+
+/// Text to ids and back. Cheap to clone, and shared between threads.
+#[derive(Clone, Debug)]
+pub struct Tokenizer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    source: TokenizerSource,
+    hash: [u8; 32],
+    vocab_size: usize,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    reader: Reader,
+}
+
+#[derive(Debug)]
+enum Reader {
+    HuggingFace {
+        tokenizer: Box<tokenizers::Tokenizer>,
+        /// The same, with the names of special tokens read as text. Built when first used: it
+        /// doubles the memory of a large vocabulary.
+        literal: OnceLock<Box<tokenizers::Tokenizer>>,
+    },
+    SentencePiece(SentencePiece),
+}
+
+impl Tokenizer {
+    /// Reads a tokenizer file, telling JSON from SentencePiece by its content.
+    ///
+    /// # Errors
+    ///
+    /// An unreadable file, or bytes that neither reader takes; the error names the file.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let read = || Self::new(TokenizerSource::from_bytes(std::fs::read(path)?)?);
+        read().map_err(|source| Error::In { path: path.to_owned(), source: Box::new(source) })
+    }
+
+    /// Builds the tokenizer that the bytes describe.
+    ///
+    /// # Errors
+    ///
+    /// Bytes that the reader of their kind refuses.
+    pub fn from_source(source: &TokenizerSource) -> Result<Self> {
+        Self::new(source.clone())
+    }
+
+    fn new(source: TokenizerSource) -> Result<Self> {
+        let hash = source.hash();
+        let inner = match &source {
+            TokenizerSource::Json(json) => {
+                let tokenizer = tokenizers::Tokenizer::from_bytes(json)
+                    .map_err(|error| Error::tokenizer("tokenizer.json", &error))?;
+                let largest = tokenizer.get_vocab(true).into_values().max();
+                let find = |names: &[&str]| names.iter().find_map(|name| tokenizer.token_to_id(name));
+                Inner {
+                    hash,
+                    vocab_size: largest.map_or(0, |id| id as usize + 1),
+                    bos: find(&BOS_NAMES),
+                    eos: find(&EOS_NAMES),
+                    reader: Reader::HuggingFace { tokenizer: Box::new(tokenizer), literal: OnceLock::new() },
+                    source,
+                }
+            }
+            TokenizerSource::SentencePiece(bytes) => {
+                let model = SentencePiece::from_bytes(bytes)?;
+                Inner {
+                    hash,
+                    vocab_size: model.vocab_size(),
+                    bos: model.bos(),
+                    eos: model.eos(),
+                    reader: Reader::SentencePiece(model),
+                    source,
+                }
+            }
+        };
+        if inner.vocab_size == 0 {
+            return Err(Error::Tokenizer { kind: "tokenizer", reason: "the vocabulary is empty".to_owned() });
+        }
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// The bytes that this tokenizer was made from.
+    pub fn source(&self) -> &TokenizerSource {
+        &self.0.source
+    }
+
+    /// The ids of a text. No special tokens are added, but their names in the text are understood,
+    /// as a chat template needs it (SentencePiece knows no such names).
+    ///
+    /// # Errors
+    ///
+    /// A character for which the vocabulary has neither a token nor a substitute.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        match &self.0.reader {
+            Reader::HuggingFace { tokenizer, .. } => encode(tokenizer, text),
+            Reader::SentencePiece(model) => model.encode(text),
+        }
+    }
+
+    /// The ids of a text in which `</s>` is four characters and ends nothing: for documents, which
+    /// must not be able to forge the end of one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::encode`].
+    pub fn encode_literally(&self, text: &str) -> Result<Vec<u32>> {
+        match &self.0.reader {
+            Reader::HuggingFace { tokenizer, literal } => encode(
+                literal.get_or_init(|| {
+                    let mut tokenizer = tokenizer.clone();
+                    tokenizer.set_encode_special_tokens(true);
+                    tokenizer
+                }),
+                text,
+            ),
+            Reader::SentencePiece(model) => model.encode(text),
+        }
+    }
+
+    /// The text of ids; special tokens are skipped.
+    ///
+    /// # Errors
+    ///
+    /// An id outside the vocabulary.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.0.vocab_size) {
+            return Err(Error::TokenId { id, vocab_size: self.0.vocab_size });
+        }
+        match &self.0.reader {
+            Reader::HuggingFace { tokenizer, .. } => {
+                tokenizer.decode(ids, true).map_err(|error| Error::tokenizer("tokenizer.json", &error))
+            }
+            Reader::SentencePiece(model) => model.decode(ids),
+        }
+    }
+
+    /// One more than the largest id.
+    pub fn vocab_size(&self) -> usize {
+        self.0.vocab_size
+    }
+
+    /// The id that opens a document.
+    pub fn bos(&self) -> Option<u32> {
+        self.0.bos
+    }
+
+    /// The id that ends a document.
+    pub fn eos(&self) -> Option<u32> {
+        self.0.eos
+    }
+
+    /// The id that stands for what the vocabulary cannot spell.
+    pub fn unk(&self) -> Option<u32> {
+        match &self.0.reader {
+            Reader::HuggingFace { tokenizer, .. } => tokenizer.token_to_id("<unk>"),
+            Reader::SentencePiece(model) => model.unk(),
+        }
+    }
+
+    /// The token of an id, as the vocabulary spells it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        match &self.0.reader {
+            Reader::HuggingFace { tokenizer, .. } => tokenizer.id_to_token(id),
+            Reader::SentencePiece(model) => model.token(id),
+        }
+    }
+
+    /// The id of a token, as the vocabulary spells it.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        match &self.0.reader {
+            Reader::HuggingFace { tokenizer, .. } => tokenizer.token_to_id(token),
+            Reader::SentencePiece(model) => model.id(token),
+        }
+    }
+
+    /// SHA-256 of the source bytes.
+    pub fn hash(&self) -> [u8; 32] {
+        self.0.hash
+    }
+}
+
+fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
+    // `encode_fast` leaves out the offsets, which cost more than the ids.
+    let encoding =
+        tokenizer.encode_fast(text, false).map_err(|error| Error::tokenizer("tokenizer.json", &error))?;
+    Ok(encoding.get_ids().to_vec())
+}

@@ -1,0 +1,63 @@
+//! A file as a slice of bytes, read by the system page by page.
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::path::Path;
+
+/// A read-only memory map of a whole file.
+///
+/// Whoever changes the file while it is mapped changes the bytes seen here, and whoever truncates it
+/// ends the process at the next read beyond its new end. Files that this program writes are replaced
+/// by renaming, never changed in place, so a map of one stays what it was.
+#[derive(Debug)]
+pub struct MappedFile(Option<memmap2::Mmap>);
+
+impl MappedFile {
+    /// Maps a file; an empty one gives an empty slice.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened or mapped, or is not a regular file.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        // Some systems refuse to map nothing.
+        if metadata.len() == 0 {
+            return Ok(Self(None));
+        }
+        // SAFETY: the map is read-only and private to this value; the type's documentation says what a
+        // change of the file by others does. Every reader checks the bytes it finds.
+        let map = unsafe { memmap2::Mmap::map(&file)? };
+        Ok(Self(Some(map)))
+    }
+}
+
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_is_the_file() {
+        let path = std::env::temp_dir().join(format!("tern-mapped-{}", std::process::id()));
+        std::fs::write(&path, b"trits").unwrap();
+        assert_eq!(&*MappedFile::open(&path).unwrap(), b"trits");
+        std::fs::write(&path, b"").unwrap();
+        assert_eq!(&*MappedFile::open(&path).unwrap(), b"");
+        std::fs::remove_file(&path).unwrap();
+        assert!(MappedFile::open(&path).is_err());
+        assert!(MappedFile::open(&std::env::temp_dir()).is_err());
+    }
+}

@@ -1,0 +1,375 @@
+//! Products of f32 matrices, for the shapes of training: many rows, small weights.
+//!
+//! Weights of a small model fit the second-level cache, so nothing but the right side's edges is packed; the left side is
+//! read through its strides, which makes `x * w^T`, `dy * w` and `dy^T * x` one kernel. Every entry of a product is one
+//! chain of fused multiply-adds in the order of the inner index, whatever the tile, the vector width or the number of
+//! threads: the same bytes on every CPU with FMA.
+
+use std::cell::Cell;
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+/// Products with fewer multiply-adds than this stay on the calling thread.
+const PARALLEL_FROM: usize = 1 << 18;
+
+/// Inner-index block: keeps the block of the right side within the first two cache levels.
+const INNER: usize = 128;
+
+/// Vectors in the width of one tile.
+const WIDTH: usize = 2;
+
+/// Columns in the widest tile: two vectors of AVX-512.
+const MAX_WIDTH: usize = 32;
+
+/// A matrix inside a slice: entry `(i, j)` is `values[i * row_stride + j * col_stride]`.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    values: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A row-major matrix `[rows, cols]`.
+    ///
+    /// # Panics
+    ///
+    /// If `values` is not `rows * cols` long.
+    #[inline(always)]
+    pub fn new(values: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(values.len(), rows * cols, "matrix of {rows} x {cols}");
+        Self { values, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// Rows of `cols` entries that start `row_stride` apart.
+    ///
+    /// # Panics
+    ///
+    /// If the last row ends outside `values`.
+    #[inline(always)]
+    pub(super) fn strided(values: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        assert!(
+            rows == 0 || (rows - 1) * row_stride + cols <= values.len(),
+            "rows outside the slice"
+        );
+        Self { values, rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// The same entries with rows and columns exchanged; nothing moves.
+    #[inline(always)]
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// Entries from `(row, col)` on.
+    #[inline(always)]
+    fn from(self, row: usize, col: usize) -> *const f32 {
+        // In bounds or one past: `row <= rows`, `col <= cols`.
+        self.values.as_ptr().wrapping_add(row * self.row_stride + col * self.col_stride)
+    }
+}
+
+/// `out = a * b`, in parallel over rows of `out`.
+///
+/// # Shapes
+///
+/// - `a`: `[m, k]`
+/// - `b`: `[k, n]`
+/// - `out`: `[m, n]`, row-major
+///
+/// # Panics
+///
+/// If the shapes disagree.
+pub fn matmul(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32]) {
+    product(a, b, out, false);
+}
+
+/// `out += a * b`; shapes as in [`matmul`].
+pub fn matmul_add(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32]) {
+    product(a, b, out, true);
+}
+
+fn product(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: bool) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    assert_eq!(b.rows, k, "inner sides of a product");
+    assert_eq!(out.len(), m * n, "product of {m} x {n}");
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        if !accumulate {
+            out.fill(0.0);
+        }
+        return;
+    }
+    // A transposed right side is copied once, into row-major order.
+    if b.col_stride != 1 {
+        return with_scratch(k * n, |copy| {
+            transpose(b, copy);
+            product(a, Matrix::new(copy, k, n), out, accumulate);
+        });
+    }
+    let threads = rayon::current_num_threads();
+    if threads == 1 || m * n * k < PARALLEL_FROM {
+        return Arch::new().dispatch(Block { a, b, out, out_stride: n, accumulate });
+    }
+    // The cut decides who computes a row, never how: see the head of this file.
+    let rows = m.div_ceil(4 * threads).next_multiple_of(8).min(256);
+    out.par_chunks_mut(rows * n).enumerate().for_each(|(chunk, out)| {
+        let first = chunk * rows;
+        let a = rows_of(a, first, out.len() / n);
+        Arch::new().dispatch(Block { a, b, out, out_stride: n, accumulate });
+    });
+}
+
+#[inline(always)]
+fn rows_of(a: Matrix<'_>, first: usize, rows: usize) -> Matrix<'_> {
+    Matrix { values: &a.values[first * a.row_stride..], rows, ..a }
+}
+
+/// Copies the transpose of a column-major matrix, in squares that stay in cache.
+fn transpose(b: Matrix<'_>, out: &mut [f32]) {
+    const SIDE: usize = 16;
+    let (k, n) = (b.rows, b.cols);
+    for j0 in (0..n).step_by(SIDE) {
+        for i0 in (0..k).step_by(SIDE) {
+            for i in i0..(i0 + SIDE).min(k) {
+                for j in j0..(j0 + SIDE).min(n) {
+                    out[i * n + j] = b.values[i * b.row_stride + j * b.col_stride];
+                }
+            }
+        }
+    }
+}
+
+thread_local! {
+    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends a thread's scratch buffer. It is taken out for the time of the call, so a nested call finds an empty one.
+pub(super) fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut scratch = SCRATCH.take();
+    if scratch.len() < len {
+        scratch.resize(len, 0.0);
+    }
+    let result = body(&mut scratch[..len]);
+    SCRATCH.set(scratch);
+    result
+}
+
+/// One product on one thread: `out = a * b`, rows of `out` starting `out_stride` apart.
+pub(super) struct Block<'a> {
+    pub(super) a: Matrix<'a>,
+    /// Row-major (`col_stride` 1).
+    pub(super) b: Matrix<'a>,
+    pub(super) out: &'a mut [f32],
+    pub(super) out_stride: usize,
+    pub(super) accumulate: bool,
+}
+
+impl WithSimd for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { a, b, out, out_stride, accumulate } = self;
+        let (m, k, n) = (a.rows, a.cols, b.cols);
+        assert_eq!(b.rows, k, "inner sides of a product");
+        assert_eq!(b.col_stride, 1, "right side by rows");
+        if m == 0 || n == 0 {
+            return;
+        }
+        assert!((m - 1) * out_stride + n <= out.len(), "product outside the slice");
+        let width = WIDTH * S::F32_LANES;
+        // Room for one block of the right side's last columns, padded with zeros; filled where there are such.
+        let mut edge: [f32; INNER * MAX_WIDTH];
+        assert!(width <= MAX_WIDTH);
+        for k0 in (0..k).step_by(INNER) {
+            let depth = INNER.min(k - k0);
+            let accumulate = accumulate || k0 > 0;
+            for j in (0..n).step_by(width) {
+                let cols = width.min(n - j);
+                let (right, right_stride) = if cols == width {
+                    (b.from(k0, j), b.row_stride)
+                } else {
+                    edge = [0.0; INNER * MAX_WIDTH];
+                    for p in 0..depth {
+                        let row = (k0 + p) * b.row_stride + j;
+                        edge[p * width..p * width + cols]
+                            .copy_from_slice(&b.values[row..row + cols]);
+                    }
+                    (edge.as_ptr(), width)
+                };
+                let mut i = 0;
+                while i < m {
+                    let left = a.from(i, k0);
+                    let strides = (a.row_stride, a.col_stride);
+                    let target = &mut out[i * out_stride + j..];
+                    // SAFETY: the tile's rows are within `a` and `out` (checked above), its columns within `b` or the
+                    // padded edge.
+                    i += unsafe {
+                        macro_rules! tile {
+                            ($rows:literal) => {{
+                                tile::<S, $rows>(
+                                    simd, depth, left, strides, right, right_stride, target,
+                                    out_stride, cols, accumulate,
+                                );
+                                $rows
+                            }};
+                        }
+                        match m - i {
+                            8.. if S::REGISTER_COUNT >= 32 => tile!(8),
+                            6.. if S::REGISTER_COUNT < 32 => tile!(6),
+                            4.. => tile!(4),
+                            2.. => tile!(2),
+                            _ => tile!(1),
+                        }
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// A tile of `ROWS` rows and [`WIDTH`] vectors, of which the first `cols` columns are kept.
+///
+/// # Safety
+///
+/// `left` is readable at `i * strides.0 + p * strides.1` and `right` at `p * right_stride + j` for every `i < ROWS`,
+/// `p < depth`, `j < WIDTH * S::F32_LANES`; `out` holds `ROWS` rows of `cols` entries, `out_stride` apart.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "an inner loop: all of them vary between calls")]
+unsafe fn tile<S: Simd, const ROWS: usize>(
+    simd: S,
+    depth: usize,
+    left: *const f32,
+    strides: (usize, usize),
+    right: *const f32,
+    right_stride: usize,
+    out: &mut [f32],
+    out_stride: usize,
+    cols: usize,
+    accumulate: bool,
+) {
+    let lanes = S::F32_LANES;
+    // Rows of a narrow tile go through a copy of full width.
+    let whole = cols == WIDTH * lanes;
+    let mut copy = [0.0_f32; MAX_WIDTH];
+    let mut sums = [[simd.splat_f32s(0.0); WIDTH]; ROWS];
+    if accumulate {
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let row = if whole {
+                out[i * out_stride..].as_ptr()
+            } else {
+                copy[..cols].copy_from_slice(&out[i * out_stride..i * out_stride + cols]);
+                copy.as_ptr()
+            };
+            for (j, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the row has `WIDTH * lanes` floats; vectors are plain data.
+                *sum = unsafe { row.wrapping_add(j * lanes).cast::<S::f32s>().read_unaligned() };
+            }
+        }
+    }
+    for p in 0..depth {
+        let mut columns = [simd.splat_f32s(0.0); WIDTH];
+        for (j, column) in columns.iter_mut().enumerate() {
+            let right = right.wrapping_add(p * right_stride + j * lanes);
+            // SAFETY: within the right side, by this function's contract.
+            *column = unsafe { right.cast::<S::f32s>().read_unaligned() };
+        }
+        for (i, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: within the left side, by this function's contract.
+            let x = unsafe { *left.wrapping_add(i * strides.0 + p * strides.1) };
+            let x = simd.splat_f32s(x);
+            for (sum, column) in sums.iter_mut().zip(columns) {
+                *sum = simd.mul_add_f32s(x, column, *sum);
+            }
+        }
+    }
+    for (i, sums) in sums.iter().enumerate() {
+        let target = if whole {
+            out[i * out_stride..i * out_stride + WIDTH * lanes].as_mut_ptr()
+        } else {
+            copy.as_mut_ptr()
+        };
+        for (j, sum) in sums.iter().enumerate() {
+            // SAFETY: `target` has `WIDTH * lanes` floats.
+            unsafe { target.wrapping_add(j * lanes).cast::<S::f32s>().write_unaligned(*sum) };
+        }
+        if !whole {
+            out[i * out_stride..i * out_stride + cols].copy_from_slice(&copy[..cols]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(in crate::train) fn noise(len: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        (0..len)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    /// The specification: one chain of fused multiply-adds for each entry.
+    fn reference(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: bool) {
+        for i in 0..a.rows {
+            for j in 0..b.cols {
+                let mut sum = if accumulate { out[i * b.cols + j] } else { 0.0 };
+                for p in 0..a.cols {
+                    let x = a.values[i * a.row_stride + p * a.col_stride];
+                    let y = b.values[p * b.row_stride + j * b.col_stride];
+                    sum = x.mul_add(y, sum);
+                }
+                out[i * b.cols + j] = sum;
+            }
+        }
+    }
+
+    #[test]
+    fn equals_the_reference_to_the_bit() {
+        for (m, k, n) in
+            [(1, 1, 1), (3, 5, 7), (17, 33, 31), (64, 128, 128), (37, 300, 65), (200, 129, 336)]
+        {
+            let (x, w) = (noise(m * k, 1), noise(k * n, 2));
+            for (a_transposed, b_transposed) in
+                [(false, false), (true, false), (false, true), (true, true)]
+            {
+                let a = if a_transposed {
+                    Matrix::new(&x, k, m).transposed()
+                } else {
+                    Matrix::new(&x, m, k)
+                };
+                let b = if b_transposed {
+                    Matrix::new(&w, n, k).transposed()
+                } else {
+                    Matrix::new(&w, k, n)
+                };
+                let mut wanted = noise(m * n, 3);
+                let mut found = wanted.clone();
+                reference(a, b, &mut wanted, true);
+                matmul_add(a, b, &mut found);
+                assert!(wanted == found, "{m} {k} {n} {a_transposed} {b_transposed}");
+                reference(a, b, &mut wanted, false);
+                matmul(a, b, &mut found);
+                assert!(wanted == found, "{m} {k} {n} {a_transposed} {b_transposed}");
+            }
+        }
+    }
+}

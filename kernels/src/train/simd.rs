@@ -1,0 +1,64 @@
+//! Loops compiled once per instruction set, chosen at run time.
+
+/// Lanes of a fixed-order sum. Sixteen fill one AVX-512 register, two of AVX2 and four of NEON; that every CPU adds in the
+/// same sixteen lanes makes the sums equal on all of them.
+pub(super) const LANES: usize = 16;
+
+/// Defines a function whose body is compiled for AVX-512, AVX2 + FMA, NEON and the baseline, and that picks one at run
+/// time. Everything called in the body must be `#[inline(always)]`, or it stays at the baseline.
+macro_rules! simd {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$life:lifetime>(
+        $($arg:ident: $ty:ty),* $(,)?
+    ) $body:block) => {
+        simd! { $(#[$meta])* $vis fn $name<$life>($($arg: $ty),*) -> () $body }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$life:lifetime>(
+        $($arg:ident: $ty:ty),* $(,)?
+    ) -> $ret:ty $body:block) => {
+        $(#[$meta])*
+        $vis fn $name<$life>($($arg: $ty),*) -> $ret {
+            struct Pass<$life> { $($arg: $ty),* }
+            impl<$life> pulp::NullaryFnOnce for Pass<$life> {
+                type Output = $ret;
+                #[inline(always)]
+                fn call(self) -> $ret {
+                    let Self { $($arg),* } = self;
+                    $body
+                }
+            }
+            pulp::Arch::new().dispatch(Pass { $($arg),* })
+        }
+    };
+}
+pub(super) use simd;
+
+/// Adds the lanes in one fixed order.
+#[inline(always)]
+pub(super) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// Sum of `f(i)` over `0..len` in [`LANES`] lanes; the tail goes to the first lanes.
+#[inline(always)]
+pub(super) fn sum(len: usize, mut f: impl FnMut(usize) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let whole = len - len % LANES;
+    let mut start = 0;
+    while start < whole {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += f(start + lane);
+        }
+        start += LANES;
+    }
+    for (lane, sum) in lanes.iter_mut().enumerate().take(len - whole) {
+        *sum += f(whole + lane);
+    }
+    sum_lanes(lanes)
+}

@@ -1,0 +1,47 @@
+//! One pre-norm block of the decoder.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use tern_format::config::ModelConfig;
+
+use crate::attention::Attention;
+use crate::mlp::Mlp;
+use crate::parameters::Init;
+use crate::rms_norm::RmsNorm;
+
+/// `x += attention(norm(x)); x += mlp(norm(x))`.
+#[derive(Module, Debug)]
+pub struct Block {
+    /// Before attention.
+    pub input_layernorm: RmsNorm,
+    /// Causal self-attention.
+    pub self_attn: Attention,
+    /// Before the feed-forward block.
+    pub post_attention_layernorm: RmsNorm,
+    /// Gated feed-forward.
+    pub mlp: Mlp,
+}
+
+impl Block {
+    /// Fresh weights.
+    pub fn init(config: &ModelConfig, init: &mut Init, device: &Device) -> Self {
+        let norm = || RmsNorm::init(config.hidden_size, config.rms_norm_eps, device);
+        Self {
+            input_layernorm: norm(),
+            self_attn: Attention::init(config, init, device),
+            post_attention_layernorm: norm(),
+            mlp: Mlp::init(config, init, device),
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - `x`: `[batch * seq, hidden]`
+    /// - returns `[batch * seq, hidden]`
+    pub fn forward(&self, x: Tensor<2>, shape: [usize; 2]) -> Tensor<2> {
+        let attended = self.self_attn.forward(self.input_layernorm.forward(x.clone()), shape);
+        let x = x + attended;
+        let fed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
+        x + fed
+    }
+}

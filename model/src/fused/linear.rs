@@ -1,0 +1,91 @@
+//! A product with a weight matrix.
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::Tensor;
+use burn_flex::FlexTensor;
+use tern_kernels::train::gemm::{Matrix, matmul};
+use tern_kernels::train::pool;
+
+use super::flex::{contiguous, fusible, recycle, sides, tensor, values};
+
+/// `y = x * w^T`. Backward: `dx = dy * w`, `dw = dy^T * x`, each only where its input is tracked.
+///
+/// # Shapes
+///
+/// - `x`: `[rows, d_input]`
+/// - `w`: `[d_output, d_input]`
+/// - returns `[rows, d_output]`
+pub fn linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
+    if !fusible(&x) || !fusible(&w) {
+        return plain_linear(x, w);
+    }
+    Tensor::from_dispatch(<Dispatch as Linear>::fused_linear(x.into_dispatch(), w.into_dispatch()))
+}
+
+/// [`linear`] composed of Burn's operations.
+pub fn plain_linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
+    x.matmul(w.transpose())
+}
+
+#[backend_extension(Flex, Autodiff)]
+trait Linear: Backend {
+    fn fused_linear(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
+    let [rows, cols] = sides(tensor);
+    Matrix::new(values(tensor), rows, cols)
+}
+
+fn product(a: Matrix<'_>, b: Matrix<'_>, shape: [usize; 2]) -> FlexTensor {
+    let mut out = pool::take(shape[0] * shape[1]);
+    matmul(a, b, &mut out);
+    tensor(out, shape)
+}
+
+impl Linear for Flex {
+    fn fused_linear(x: FlexTensor, w: FlexTensor) -> FlexTensor {
+        let (x, w) = (contiguous(x), contiguous(w));
+        product(matrix(&x), matrix(&w).transposed(), [sides(&x)[0], sides(&w)[0]])
+    }
+}
+
+impl<C: CheckpointStrategy> Linear for Autodiff<Flex, C> {
+    fn fused_linear(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
+        let ((x, x_node), (w, w_node)) = (x.into_parts(), w.into_parts());
+        let (x, w) = (contiguous(x), contiguous(w));
+        let y = Flex::fused_linear(x.clone(), w.clone());
+        match LinearBackward.prepare::<C>([x_node, w_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x, w), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LinearBackward;
+
+impl Backward<Flex, 2> for LinearBackward {
+    /// `x` and `w`.
+    type State = (FlexTensor, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (x, w) = ops.state;
+        let dy = contiguous(grads.consume::<Flex>(&ops.node));
+        let [x_node, w_node] = ops.parents;
+        if let Some(node) = w_node {
+            let dw = product(matrix(&dy).transposed(), matrix(&x), sides(&w));
+            grads.register::<Flex>(node.id, dw);
+        }
+        if let Some(node) = x_node {
+            let dx = product(matrix(&dy), matrix(&w), sides(&x));
+            grads.register::<Flex>(node.id, dx);
+        }
+        recycle(dy);
+        recycle(x);
+    }
+}

@@ -1,0 +1,3 @@
+mod flex;
+mod linear;
+pub use linear::{linear, plain_linear};

@@ -1,0 +1,180 @@
+//! AdamW: Adam with decoupled weight decay.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+use tern_model::parameters::{HostTensor, Path, values};
+
+use crate::gradients::Gradients;
+
+/// Which parameters decay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decay {
+    /// Every parameter: matrices, embeddings and gains.
+    All,
+    /// Parameters of two axes: matrices and embeddings, not gains.
+    Matrices,
+    /// The linear layers of the blocks alone.
+    Linears,
+}
+
+/// The `[train.optimizer]` table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdamWConfig {
+    /// The optimizer; `adamw` is the one there is.
+    pub kind: OptimizerKind,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Decay per step, times the learning rate.
+    pub weight_decay: f64,
+    /// Which parameters decay.
+    pub decay: Decay,
+    /// Decay of the first and the second moment.
+    pub betas: [f64; 2],
+    /// Added outside the root.
+    pub eps: f64,
+}
+
+/// The optimizers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// arXiv:1711.05101.
+    AdamW,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self {
+            kind: OptimizerKind::AdamW,
+            learning_rate: 1.5e-3,
+            weight_decay: 0.1,
+            decay: Decay::All,
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+        }
+    }
+}
+
+/// Moments of every parameter, flattened.
+pub struct AdamW {
+    config: AdamWConfig,
+    step: u64,
+    first: BTreeMap<String, Tensor<1>>,
+    second: BTreeMap<String, Tensor<1>>,
+}
+
+impl AdamW {
+    /// An optimizer before its first step.
+    pub fn new(config: AdamWConfig) -> Self {
+        Self { config, step: 0, first: BTreeMap::new(), second: BTreeMap::new() }
+    }
+
+    /// Updates every parameter that has a gradient; those without keep their value and do not decay.
+    ///
+    /// `p *= 1 - lr * wd; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;`
+    /// `p -= lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)` (arXiv:1711.05101 algorithm 2, as in torch).
+    pub fn step<M: Module>(&mut self, model: M, gradients: Gradients, learning_rate: f64) -> M {
+        self.step += 1;
+        model.map(&mut Update {
+            path: Path::default(),
+            gradients,
+            learning_rate,
+            optimizer: self,
+        })
+    }
+
+    /// The moments on the host: `first.NAME` and `second.NAME`.
+    pub fn state(&self) -> Vec<(String, HostTensor)> {
+        [("first", &self.first), ("second", &self.second)]
+            .into_iter()
+            .flat_map(|(moment, all)| {
+                all.iter().map(move |(name, tensor)| {
+                    let values = values(tensor.clone());
+                    (format!("{moment}.{name}"), (vec![values.len()], values))
+                })
+            })
+            .collect()
+    }
+
+    /// An optimizer that goes on after `step` steps with the moments of [`AdamW::state`].
+    pub fn resume(
+        config: AdamWConfig,
+        step: u64,
+        state: BTreeMap<String, HostTensor>,
+        device: &Device,
+    ) -> Self {
+        let mut optimizer = Self { step, ..Self::new(config) };
+        for (name, (shape, values)) in state {
+            let moments = |values| Tensor::from_data(TensorData::new(values, shape), device);
+            if let Some(name) = name.strip_prefix("first.") {
+                optimizer.first.insert(name.into(), moments(values));
+            } else if let Some(name) = name.strip_prefix("second.") {
+                optimizer.second.insert(name.into(), moments(values));
+            }
+        }
+        optimizer
+    }
+
+    fn decays(&self, name: &str, axes: usize) -> bool {
+        match self.config.decay {
+            Decay::All => true,
+            Decay::Matrices => axes == 2,
+            Decay::Linears => name.contains("_proj."),
+        }
+    }
+}
+
+struct Update<'a> {
+    path: Path,
+    gradients: Gradients,
+    learning_rate: f64,
+    optimizer: &'a mut AdamW,
+}
+
+impl ModuleMapper for Update<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = self.path.name();
+        let Some(g) = self.gradients.remove(&name) else { return param };
+        let decays = self.optimizer.decays(&name, D);
+        let AdamWConfig { weight_decay, betas: [b1, b2], eps, .. } = self.optimizer.config;
+        let lr = self.learning_rate;
+        let correction = |beta: f64| 1.0 - beta.powf(self.optimizer.step as f64);
+        let (correction1, correction2) = (correction(b1), correction(b2));
+
+        let (id, tensor, mapper) = param.consume();
+        let shape = tensor.shape();
+        let mut p = tensor.inner().flatten::<1>(0, D - 1);
+        if decays {
+            p = p.mul_scalar(1.0 - lr * weight_decay);
+        }
+        let g1 = g.clone().mul_scalar(1.0 - b1);
+        let g2 = g.clone().mul(g).mul_scalar(1.0 - b2);
+        let m = match self.optimizer.first.remove(&name) {
+            Some(m) => m.mul_scalar(b1).add(g1),
+            None => g1,
+        };
+        let v = match self.optimizer.second.remove(&name) {
+            Some(v) => v.mul_scalar(b2).add(g2),
+            None => g2,
+        };
+        let denominator = v.clone().sqrt().mul_scalar(1.0 / correction2.sqrt()).add_scalar(eps);
+        p = p.sub(m.clone().div(denominator).mul_scalar(lr / correction1));
+        self.optimizer.first.insert(name.clone(), m);
+        self.optimizer.second.insert(name, v);
+        let p = Tensor::from_inner(p.reshape(shape)).require_grad();
+        Param::from_mapped_value(id, p, mapper)
+    }
+}

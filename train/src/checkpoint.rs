@@ -1,0 +1,300 @@
+//! Checkpoints: latent weights, optimizer state and the position of the run, written whole or not at all.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tern_format::safetensors::{read_f32, write_f32};
+use tern_model::Decoder;
+use tern_model::parameters::{HostTensor, export, import};
+
+use crate::adamw::AdamW;
+use crate::config::{RunConfig, TrainConfig, hex};
+use crate::error::{Error, Result};
+
+/// Version of the layout below.
+const FORMAT_VERSION: u32 = 1;
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+
+/// Where a run stands, beside its tensors. Batches are a pure function of (seed, step), so the step is their position.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Version of the layout of a checkpoint.
+    pub format_version: u32,
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// Tokens learned from.
+    pub tokens: u64,
+    /// Seed of weights and batches.
+    pub seed: u64,
+    /// SHA-256 of the resolved configuration.
+    pub config_sha256: String,
+    /// SHA-256 of the training tokens.
+    pub data_sha256: String,
+    /// Validation loss after this step, nats per token, where it was measured.
+    pub val_loss: Option<f64>,
+    /// The lowest validation loss so far and its step.
+    pub best: Option<Best>,
+    /// SHA-256 of the tensor files, by name.
+    pub files: BTreeMap<String, String>,
+}
+
+/// The best validation so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// After which step.
+    pub step: u64,
+    /// Nats per token.
+    pub val_loss: f64,
+}
+
+/// A checkpoint whose files are whole.
+pub struct Checkpoint {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Where the run stood.
+    pub state: State,
+    model: BTreeMap<String, HostTensor>,
+    optimizer: BTreeMap<String, HostTensor>,
+}
+
+/// The directory of the checkpoint after `step` steps.
+pub fn directory(checkpoints: &Path, step: u64) -> PathBuf {
+    checkpoints.join(format!("step-{step:08}"))
+}
+
+/// Every checkpoint directory with its step, oldest first. Temporary directories do not count.
+///
+/// # Errors
+///
+/// If the directory exists but cannot be listed.
+pub fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let entries = match fs::read_dir(checkpoints) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io(checkpoints))?,
+    };
+    let mut all = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io(checkpoints))?;
+        let name = entry.file_name();
+        let step = name.to_str().and_then(|name| name.strip_prefix("step-")?.parse().ok());
+        if let Some(step) = step {
+            all.push((step, entry.path()));
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// Writes a checkpoint to a temporary directory, syncs it, and renames it into place.
+///
+/// A checkpoint of the same step is replaced. `state.files` is filled in here.
+///
+/// # Errors
+///
+/// Names the file that could not be written; what was there before stays.
+pub fn save(
+    checkpoints: &Path,
+    model: &Decoder,
+    optimizer: &AdamW,
+    state: &mut State,
+) -> Result<PathBuf> {
+    let target = directory(checkpoints, state.step);
+    let temporary = tempfile::Builder::new()
+        .prefix(".step-")
+        .tempdir_in(checkpoints)
+        .map_err(Error::io(checkpoints))?;
+    let tensors: [(&str, Vec<(String, HostTensor)>); 2] =
+        [(MODEL, export(model).into_iter().collect()), (OPTIMIZER, optimizer.state())];
+    state.files.clear();
+    for (name, tensors) in tensors {
+        let path = temporary.path().join(name);
+        let tensors: Vec<_> =
+            tensors.into_iter().map(|(name, (shape, values))| (name, shape, values)).collect();
+        write_f32(&path, &tensors, &BTreeMap::new())?;
+        state.files.insert(name.into(), file_sha256(&path)?);
+    }
+    let path = temporary.path().join(STATE);
+    let mut text = serde_json::to_string_pretty(state)
+        .map_err(|e| Error::Checkpoint { path: path.clone(), rule: e.to_string() })?;
+    text.push('\n');
+    tern_format::atomic::write_atomically(&path, |out| out.write_all(text.as_bytes()))?;
+    sync_directory(temporary.path())?;
+    // The rename of a directory cannot replace a full one, so the old one of the same step steps aside first.
+    if target.exists() {
+        let aside = tempfile::Builder::new()
+            .prefix(".old-")
+            .tempdir_in(checkpoints)
+            .map_err(Error::io(checkpoints))?;
+        fs::rename(&target, aside.path().join("step")).map_err(Error::io(&target))?;
+        fs::rename(temporary.keep(), &target).map_err(Error::io(&target))?;
+    } else {
+        fs::rename(temporary.keep(), &target).map_err(Error::io(&target))?;
+    }
+    sync_directory(checkpoints)?;
+    Ok(target)
+}
+
+/// Removes all but the best checkpoint and the `keep` latest.
+///
+/// A checkpoint off the schedule (left by an interruption or an earlier best) counts only while it is the latest, so
+/// that a resumed run ends with the checkpoints of one that was never stopped.
+///
+/// # Errors
+///
+/// Names the directory that could not be removed.
+pub fn prune(checkpoints: &Path, config: &TrainConfig, best: Option<u64>) -> Result<()> {
+    let all = list(checkpoints)?;
+    let latest = all.last().map(|(step, _)| *step);
+    let kept: Vec<u64> = all
+        .iter()
+        .rev()
+        .map(|(step, _)| *step)
+        .filter(|step| step.is_multiple_of(config.checkpoint_every) || Some(*step) == latest)
+        .take(config.keep_checkpoints)
+        .chain(best)
+        .collect();
+    for (step, path) in &all {
+        if !kept.contains(step) {
+            fs::remove_dir_all(path).map_err(Error::io(path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads one checkpoint and checks its checksums.
+///
+/// # Errors
+///
+/// Names the file and what is wrong with it.
+pub fn read(path: &Path) -> Result<Checkpoint> {
+    let state_path = path.join(STATE);
+    let damaged = |file: &Path, rule: String| Error::Checkpoint { path: file.into(), rule };
+    let text = fs::read_to_string(&state_path).map_err(Error::io(&state_path))?;
+    let state: State =
+        serde_json::from_str(&text).map_err(|e| damaged(&state_path, e.to_string()))?;
+    if state.format_version != FORMAT_VERSION {
+        let rule = format!(
+            "format_version is {}, this program reads {FORMAT_VERSION}",
+            state.format_version
+        );
+        return Err(damaged(&state_path, rule));
+    }
+    let tensors = |name: &str| -> Result<BTreeMap<String, HostTensor>> {
+        let file = path.join(name);
+        let expected = state
+            .files
+            .get(name)
+            .ok_or_else(|| damaged(&state_path, format!("lists no checksum of {name}")))?;
+        let found = file_sha256(&file)?;
+        if found != *expected {
+            let rule = format!("checksum differs: sha256 is {found}, {STATE} says {expected}");
+            return Err(damaged(&file, rule));
+        }
+        Ok(read_f32(&file)?.0)
+    };
+    let (model, optimizer) = (tensors(MODEL)?, tensors(OPTIMIZER)?);
+    Ok(Checkpoint { path: path.into(), state, model, optimizer })
+}
+
+/// The latest checkpoint that is whole; `skipped` is told of each that is not.
+///
+/// # Errors
+///
+/// [`Error::NoCheckpoint`] where none is.
+pub fn latest(checkpoints: &Path, skipped: &mut dyn FnMut(&Error)) -> Result<Checkpoint> {
+    let all = list(checkpoints)?;
+    for (_, path) in all.iter().rev() {
+        match read(path) {
+            Ok(checkpoint) => return Ok(checkpoint),
+            Err(error) => skipped(&error),
+        }
+    }
+    let detail = match all.len() {
+        0 => String::new(),
+        n => format!(": none of the {n} there is whole"),
+    };
+    Err(Error::NoCheckpoint { path: checkpoints.into(), detail })
+}
+
+/// The checkpoint with the lowest validation loss among those that are whole, else the latest.
+///
+/// # Errors
+///
+/// As [`latest`].
+pub fn best(checkpoints: &Path, skipped: &mut dyn FnMut(&Error)) -> Result<Checkpoint> {
+    let latest = latest(checkpoints, skipped)?;
+    match latest.state.best {
+        Some(best) if best.step != latest.state.step => {
+            match read(&directory(checkpoints, best.step)) {
+                Ok(checkpoint) => Ok(checkpoint),
+                Err(error) => {
+                    skipped(&error);
+                    Ok(latest)
+                }
+            }
+        }
+        _ => Ok(latest),
+    }
+}
+
+impl State {
+    /// The state of a run before its first step.
+    pub fn new(config: &RunConfig, data_sha256: String) -> Self {
+        Self {
+            format_version: FORMAT_VERSION,
+            step: 0,
+            tokens: 0,
+            seed: config.seed,
+            config_sha256: config.hash(),
+            data_sha256,
+            val_loss: None,
+            best: None,
+            files: BTreeMap::new(),
+        }
+    }
+}
+
+impl Checkpoint {
+    /// The model and optimizer as they were.
+    ///
+    /// # Errors
+    ///
+    /// Names the tensor that does not fit the configuration.
+    pub fn restore(self, config: &RunConfig, device: &Device) -> Result<(Decoder, AdamW, State)> {
+        let Self { path, state, model, optimizer } = self;
+        let model = import(Decoder::init(&config.model, config.seed, device), model)
+            .map_err(|source| Error::Weights { path: path.join(MODEL), source })?;
+        let inner = device.clone().inner();
+        let optimizer =
+            AdamW::resume(config.train.optimizer.clone(), state.step, optimizer, &inner);
+        Ok((model, optimizer, state))
+    }
+
+    /// The latent weights by name.
+    pub fn weights(&self) -> &BTreeMap<String, HostTensor> {
+        &self.model
+    }
+}
+
+fn file_sha256(path: &Path) -> Result<String> {
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file, &mut hasher).map_err(Error::io(path))?;
+    Ok(hex(&hasher.finalize()))
+}
+
+/// Makes a rename inside a directory survive a crash. Other systems than Unix cannot open a directory.
+fn sync_directory(path: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(path).and_then(|directory| directory.sync_all()).map_err(Error::io(path))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Where a run keeps what it writes.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::RunConfig;
+use crate::error::{Error, Result};
+
+/// The directory of one run.
+///
+/// ```text
+/// OUT/config.toml              the resolved configuration
+/// OUT/data/                    tokenizer and token files, unless --data names another place
+/// OUT/checkpoints/step-…/      latent weights, optimizer state, state.json
+/// OUT/metrics.jsonl            a line a step, the same bytes however often the run was stopped
+/// OUT/timings.jsonl            a line a step, what depends on the machine
+/// OUT/samples.jsonl            text written during training
+/// OUT/model.safetensors        the packed model
+/// ```
+#[derive(Clone, Debug)]
+pub struct RunDirectory(PathBuf);
+
+impl RunDirectory {
+    /// A directory that need not exist yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The resolved configuration.
+    pub fn config(&self) -> PathBuf {
+        self.0.join("config.toml")
+    }
+
+    /// Tokenizer and token files.
+    pub fn data(&self) -> PathBuf {
+        self.0.join("data")
+    }
+
+    /// All checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+
+    /// What a resumed run repeats.
+    pub fn metrics(&self) -> PathBuf {
+        self.0.join("metrics.jsonl")
+    }
+
+    /// What depends on the machine.
+    pub fn timings(&self) -> PathBuf {
+        self.0.join("timings.jsonl")
+    }
+
+    /// Text written during training.
+    pub fn samples(&self) -> PathBuf {
+        self.0.join("samples.jsonl")
+    }
+
+    /// The packed model.
+    pub fn model(&self) -> PathBuf {
+        self.0.join("model.safetensors")
+    }
+
+    /// Whether a run has begun here.
+    pub fn has_run(&self) -> bool {
+        self.config().exists()
+    }
+
+    /// The configuration that the run here was started with.
+    ///
+    /// # Errors
+    ///
+    /// If there is none or it does not parse.
+    pub fn read_config(&self) -> Result<RunConfig> {
+        RunConfig::read(&self.config(), &[])
+    }
+
+    /// Makes the directory and saves the configuration, or checks that the one saved is the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RunExists`] without `resume`, [`Error::OtherConfig`] with it.
+    pub fn open(&self, config: &RunConfig, resume: bool) -> Result<()> {
+        if self.has_run() {
+            if !resume {
+                return Err(Error::RunExists { path: self.0.clone() });
+            }
+            let saved = self.read_config()?;
+            if saved != *config {
+                return Err(Error::OtherConfig {
+                    path: self.config(),
+                    differences: saved.differences(config),
+                });
+            }
+            return Ok(());
+        }
+        std::fs::create_dir_all(self.checkpoints()).map_err(Error::io(self.checkpoints()))?;
+        let text = config.to_toml();
+        tern_format::atomic::write_atomically(&self.config(), |out| out.write_all(text.as_bytes()))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! Everything that can stop a run.
+
+use std::path::PathBuf;
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What is wrong, where, and the rule that it breaks.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Reading or writing a file failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The text of a configuration is not one.
+    #[error("{}: {message}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Place, rule and the nearest known key.
+        message: String,
+    },
+    /// A key has a value that breaks a rule.
+    #[error("{key} {rule}")]
+    Key {
+        /// The dotted key.
+        key: String,
+        /// The rule and the value found.
+        rule: String,
+    },
+    /// An override on the command line is not `key=value`.
+    #[error("override `{text}` is not of the form key=value, for example train.steps=500")]
+    Override {
+        /// The argument.
+        text: String,
+    },
+    /// A model file or tokenizer is wrong.
+    #[error(transparent)]
+    Format(#[from] tern_format::Error),
+    /// The data are wrong.
+    #[error(transparent)]
+    Datasets(#[from] tern_datasets::Error),
+    /// Weights do not fit the model.
+    #[error("{}: {source}", path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// The tensor and the rule.
+        source: tern_model::parameters::WeightsError,
+    },
+    /// A checkpoint is damaged.
+    #[error("{}: {rule}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// The rule and the value found.
+        rule: String,
+    },
+    /// A directory holds no checkpoint that can be read.
+    #[error("{}: no checkpoint to go on from{detail}", path.display())]
+    NoCheckpoint {
+        /// The directory.
+        path: PathBuf,
+        /// What was found instead.
+        detail: String,
+    },
+    /// A run exists where a new one should begin.
+    #[error("{}: holds a run already; add --resume to go on with it, or choose another --out", path.display())]
+    RunExists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A run is resumed under another configuration.
+    #[error("{}: the run was started with other settings: {differences}", path.display())]
+    OtherConfig {
+        /// The saved configuration.
+        path: PathBuf,
+        /// Keys that differ, with both values.
+        differences: String,
+    },
+    /// The loss or the gradient is no number.
+    #[error("step {step}: {what} is {value}; the weights were left as they were after step {}", step - 1)]
+    NonFinite {
+        /// The step that was not taken.
+        step: u64,
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// The value.
+        value: f64,
+    },
+    /// A matrix has no absmean to divide by.
+    #[error("tensor {name}: {rule}")]
+    Projection {
+        /// The tensor.
+        name: String,
+        /// The rule and the value found.
+        rule: String,
+    },
+}
+
+impl Error {
+    /// Attaches a path to what the system said.
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}

@@ -1,0 +1,72 @@
+//! Gradients by parameter name: summed over micro-batches, clipped by their global norm.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+use tern_model::parameters::Path;
+
+/// The gradient of every parameter, flattened, without autodiff.
+#[derive(Default)]
+pub struct Gradients(BTreeMap<String, Tensor<1>>);
+
+impl Gradients {
+    /// Adds the gradients that one backward pass left.
+    pub fn add<M: Module>(&mut self, model: &M, backward: burn::tensor::Gradients) {
+        struct Collect<'a> {
+            path: Path,
+            backward: burn::tensor::Gradients,
+            all: &'a mut BTreeMap<String, Tensor<1>>,
+        }
+        impl ModuleVisitor for Collect<'_> {
+            fn enter_module(&mut self, name: &str, _: &str) {
+                self.path.enter(name);
+            }
+            fn exit_module(&mut self, _: &str, _: &str) {
+                self.path.exit();
+            }
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let Some(gradient) = param.val().grad_remove(&mut self.backward) else { return };
+                let name = self.path.name();
+                let gradient = gradient.flatten::<1>(0, D - 1);
+                let sum = match self.all.remove(&name) {
+                    Some(sum) => sum.add(gradient),
+                    None => gradient,
+                };
+                self.all.insert(name, sum);
+            }
+        }
+        model.visit(&mut Collect { path: Path::default(), backward, all: &mut self.0 });
+    }
+
+    /// The L2 norm over all parameters together.
+    pub fn norm(&self) -> f64 {
+        let squares: Vec<Tensor<1>> =
+            self.0.values().map(|g| g.clone().mul(g.clone()).sum()).collect();
+        if squares.is_empty() {
+            return 0.0;
+        }
+        f64::from(Tensor::cat(squares, 0).sum().sqrt().into_scalar::<f32>())
+    }
+
+    /// Scales all gradients so that their norm, `norm`, is at most `max_norm`
+    /// (`max_norm / (norm + 1e-6)` where that is below 1, as in torch).
+    pub fn clip(&mut self, norm: f64, max_norm: f64) {
+        let factor = max_norm / (norm + 1e-6);
+        if factor < 1.0 {
+            for gradient in self.0.values_mut() {
+                *gradient = gradient.clone().mul_scalar(factor);
+            }
+        }
+    }
+
+    /// Takes the gradient of one parameter.
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Tensor<1>> {
+        self.0.remove(name)
+    }
+
+    /// The gradient of one parameter, flattened.
+    pub fn get(&self, name: &str) -> Option<&Tensor<1>> {
+        self.0.get(name)
+    }
+}

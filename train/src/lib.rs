@@ -1,0 +1,17 @@
+//! The training loop: a run's configuration, schedules, optimizers, checkpoints, metrics, projection at export.
+#![forbid(unsafe_code)]
+
+pub mod adamw;
+pub mod checkpoint;
+pub mod config;
+pub mod directory;
+pub mod error;
+pub mod evaluation;
+pub mod export;
+pub mod gradients;
+pub mod metrics;
+pub mod plan;
+pub mod schedule;
+pub mod trainer;
+
+pub use error::{Error, Result};

@@ -1,0 +1,148 @@
+//! `metrics.jsonl`, what a resumed run repeats to the bit, and `timings.jsonl`, what depends on the machine.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// One line of `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// Tokens learned from.
+    pub tokens: u64,
+    /// Mean cross-entropy of the step's batch before its update, nats per token.
+    pub loss: f64,
+    /// Learning rate of the step.
+    pub lr: f64,
+    /// Global L2 norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Mean cross-entropy on the validation set after the step, nats per token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_loss: Option<f64>,
+    /// The same in bits per byte of text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_bits_per_byte: Option<f64>,
+}
+
+/// One line of `timings.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// Tokens of the step by the seconds of forward, backward and update.
+    pub tokens_per_second: f64,
+    /// Drawing the windows.
+    pub batch_seconds: f64,
+    /// Forward passes.
+    pub forward_seconds: f64,
+    /// Backward passes.
+    pub backward_seconds: f64,
+    /// Clipping and the optimizer.
+    pub optimizer_seconds: f64,
+    /// Validation.
+    pub validation_seconds: f64,
+    /// Seconds since this process began the run.
+    pub elapsed_seconds: f64,
+}
+
+/// A file of one JSON object a line, appended to.
+pub struct JsonLines {
+    path: PathBuf,
+    file: File,
+}
+
+impl JsonLines {
+    /// Opens the file and cuts off every line after `step`, and a last line without an end, so that a resumed run
+    /// continues where its checkpoint stands.
+    ///
+    /// # Errors
+    ///
+    /// Names the file and, for a line that is no object with a `step`, its number.
+    pub fn open(path: &Path, step: u64) -> Result<Self> {
+        let io = |e| Error::io(path)(e);
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(io)?;
+        let mut kept = 0;
+        let mut reader = BufReader::new(&mut file);
+        let mut line = Vec::new();
+        for number in 1.. {
+            line.clear();
+            let length = reader.read_until(b'\n', &mut line).map_err(io)?;
+            if length == 0 || !line.ends_with(b"\n") {
+                break;
+            }
+            #[derive(Deserialize)]
+            struct Step {
+                step: u64,
+            }
+            let found: Step = serde_json::from_slice(&line).map_err(|e| Error::Checkpoint {
+                path: path.into(),
+                rule: format!("line {number} is no object with a step: {e}"),
+            })?;
+            if found.step > step {
+                break;
+            }
+            kept += length as u64;
+        }
+        file.set_len(kept).map_err(io)?;
+        file.seek(SeekFrom::Start(kept)).map_err(io)?;
+        Ok(Self { path: path.into(), file })
+    }
+
+    /// Appends a line.
+    ///
+    /// # Errors
+    ///
+    /// Names the file.
+    pub fn write(&mut self, line: &impl Serialize) -> Result<()> {
+        let io = |e| Error::io(&self.path)(e);
+        let mut text = serde_json::to_vec(line).map_err(|e| io(e.into()))?;
+        text.push(b'\n');
+        self.file.write_all(&text).map_err(io)
+    }
+
+    /// Puts what was written on the disk.
+    ///
+    /// # Errors
+    ///
+    /// Names the file.
+    pub fn sync(&mut self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io(&self.path)(e))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_past_the_checkpoint_and_torn_lines_are_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metrics.jsonl");
+        std::fs::write(&path, "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"st").unwrap();
+        JsonLines::open(&path, 2).unwrap().write(&serde_json::json!({"step": 3})).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n");
+    }
+
+    #[test]
+    fn a_line_that_is_no_object_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metrics.jsonl");
+        std::fs::write(&path, "{\"step\":1}\nhello\n").unwrap();
+        let error = JsonLines::open(&path, 2).err().unwrap().to_string();
+        assert!(error.contains("metrics.jsonl") && error.contains("line 2"), "{error}");
+    }
+}

@@ -1,0 +1,69 @@
+//! What a run will cost, before it starts.
+
+use serde::Serialize;
+
+use crate::config::RunConfig;
+
+/// The figures of `--dry-run`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// Parameters of the model; a tied head counts once.
+    pub parameters: u64,
+    /// Those of them that become trits.
+    pub ternary_parameters: u64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Sequences an optimizer step.
+    pub sequences_per_step: usize,
+    /// Tokens an optimizer step.
+    pub tokens_per_step: u64,
+    /// Tokens over the whole run.
+    pub tokens: u64,
+    /// Weights, gradients and moments.
+    pub state_bytes: u64,
+    /// Activations of one micro-batch, kept for its backward pass (an estimate).
+    pub activation_bytes: u64,
+    /// Both together, with the largest temporary.
+    pub memory_bytes: u64,
+    /// Disk that the checkpoints take at most.
+    pub checkpoint_bytes: u64,
+}
+
+impl Plan {
+    /// Works the figures out from a configuration alone.
+    pub fn new(config: &RunConfig) -> Self {
+        let model = &config.model;
+        let parameters = model.parameters();
+        let ternary_parameters = if model.is_ternary() {
+            let linears = model.block_linears();
+            let per_block: u64 = linears.iter().map(|(_, o, i)| (o * i) as u64).sum();
+            per_block * model.num_hidden_layers as u64
+        } else {
+            0
+        };
+        let float = size_of::<f32>() as u64;
+        // Kept for the backward pass, a token: in each block eleven vectors of the residual stream's width (norms, Q, K, V,
+        // attention, residual sums) and three of the feed-forward's; at the end logits and their gradient.
+        let per_token = model.num_hidden_layers * (11 * model.hidden_size + 3 * model.intermediate_size)
+            + 2 * model.vocab_size;
+        let rows = (config.data.micro_batch * config.data.seq_len) as u64;
+        let activation_bytes = rows * per_token as u64 * float;
+        // Weights, their ternary twins, gradients, two moments.
+        let state_bytes = 5 * parameters * float;
+        let checkpoint_bytes =
+            (config.train.keep_checkpoints as u64 + 1) * 3 * parameters * float;
+        let tokens_per_step = config.tokens_per_step();
+        Self {
+            parameters,
+            ternary_parameters,
+            steps: config.train.steps,
+            sequences_per_step: config.sequences_per_step(),
+            tokens_per_step,
+            tokens: tokens_per_step * config.train.steps,
+            state_bytes,
+            activation_bytes,
+            memory_bytes: state_bytes + activation_bytes * 3 / 2,
+            checkpoint_bytes,
+        }
+    }
+}
