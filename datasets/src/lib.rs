@@ -2,10 +2,12 @@
 #![forbid(unsafe_code)]
 
 pub mod batches;
+pub mod config;
 pub mod documents;
 pub mod error;
 pub mod prepare;
 pub mod split;
+pub mod stats;
 pub mod stories;
 pub mod token_file;
 pub mod tokenizer_training;

@@ -29,6 +29,16 @@ pub enum Quantizer {
     Seed1,
 }
 
+impl Quantizer {
+    /// What the formula adds to `max(mean|w|, 1e-5)` before it divides.
+    pub fn extra_eps(self) -> f64 {
+        match self {
+            Self::None | Self::B158 => 0.0,
+            Self::Seed1 => 1e-5,
+        }
+    }
+}
+
 /// What a linear layer does to its input before the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -217,12 +227,22 @@ impl ModelConfig {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
     #[test]
     fn bitlm_has_the_published_number_of_parameters() {
         assert_eq!(ModelConfig::preset(Architecture::Bitlm).parameters(), 998_784);
+    }
+
+    #[test]
+    fn the_linear_layers_of_the_blocks_are_told_from_the_rest() {
+        let config = ModelConfig::preset(Architecture::Bitlm);
+        let names = config.tensors().into_iter().map(|(name, _)| name);
+        assert_eq!(names.filter(|name| config.is_block_linear(name)).count(), 7 * 5);
+        assert!(!config.is_block_linear("lm_head.weight"));
+        assert!(!config.is_block_linear("model.layers.0.self_attn.q_proj.weight_scale"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// A result of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What is wrong, where, and the rule that it breaks.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,9 @@ pub enum Error {
     #[error("not a regular file")]
     NotAFile,
     /// The length of the header, which the first eight bytes hold, is impossible.
-    #[error("the header says that it is {says} bytes long, but at most {most} can follow here")]
+    #[error(
+        "the header must fit the {most} bytes that may follow its length, says {says}: truncated?"
+    )]
     HeaderLength {
         /// The length in the first eight bytes.
         says: u64,
@@ -107,18 +109,28 @@ pub enum Error {
         found: u64,
     },
     /// The data does not begin where the tensor before it ends.
-    #[error("its data must begin at byte {expected}, where the tensor before it ends; begins at {found}")]
+    #[error(
+        "its data must begin at byte {expected}, where the tensor before it ends; begins at {found}"
+    )]
     Offset {
         /// The end of the tensor before.
         expected: u64,
         /// The beginning found.
         found: u64,
     },
-    /// The data ends before it begins, or past the end of the file.
-    #[error("its data spans bytes {begin} to {end} of the {available} that the file holds after its header")]
-    Span {
+    /// The data ends before it begins.
+    #[error("its data begins at byte {begin} and must not end before that; ends at {end}")]
+    Backwards {
         /// First byte.
         begin: u64,
+        /// One past the last byte.
+        end: u64,
+    },
+    /// The data ends past the end of the file.
+    #[error(
+        "its data ends at byte {end}, but the file holds {available} after its header: truncated?"
+    )]
+    Truncated {
         /// One past the last byte.
         end: u64,
         /// How many bytes there are.
@@ -214,9 +226,12 @@ impl Error {
         Self::Tokenizer { kind, reason: printable(&error.to_string(), 300) }
     }
 
-    /// Names the tensor that an error is about.
+    /// Names the tensor that an error is about, unless it names one: the inner name is the exact one.
     pub(crate) fn in_tensor(self, name: &str) -> Self {
-        Self::Tensor { name: name.into(), source: Box::new(self) }
+        match self {
+            Self::Tensor { .. } => self,
+            other => Self::Tensor { name: name.into(), source: Box::new(other) },
+        }
     }
 
     /// Names the file that an error is about.

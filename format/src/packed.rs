@@ -38,6 +38,7 @@
 //! 00 00 80 3F   00 00 00 3F   46 00 55 02
 //! ```
 
+mod entries;
 mod metadata;
 mod read;
 mod tensor;

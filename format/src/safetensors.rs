@@ -79,7 +79,11 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     if !metadata.is_file() {
         return Err(Error::NotAFile);
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+    // A sparse file may claim more than there is memory: an error, not an abort.
+    let too_large = || Error::Io(std::io::ErrorKind::OutOfMemory.into());
+    let length = usize::try_from(metadata.len()).map_err(|_| too_large())?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length).map_err(|_| too_large())?;
     // A file that grows meanwhile is cut where it ended, and then refused for its end.
     std::fs::File::open(path)?.take(metadata.len()).read_to_end(&mut bytes)?;
     Ok(bytes)

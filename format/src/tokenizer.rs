@@ -159,8 +159,15 @@ impl Tokenizer {
                 }
             }
         };
-        if inner.vocab_size == 0 {
-            return Err(Error::Tokenizer { kind: "tokenizer", reason: "the vocabulary is empty".to_owned() });
+        let refuse = |reason| Err(Error::Tokenizer { kind: "tokenizer", reason });
+        let bytes = inner.source.as_bytes().len();
+        match inner.vocab_size {
+            0 => return refuse("the vocabulary is empty".to_owned()),
+            // Tables are allocated by the largest id, so a small file may not name a large one.
+            size if size > bytes => {
+                return refuse(format!("ids reach {}, in a file of only {bytes} bytes", size - 1));
+            }
+            _ => {}
         }
         Ok(Self(Arc::new(inner)))
     }

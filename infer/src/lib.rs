@@ -1,1 +1,40 @@
+//! From a packed file to text: the decoder over packed weights, its cache, the sampler, and the verifier.
+//!
+//! Nothing here knows Burn or the trainer. The files are in the order of those of the training decoder:
+//! [`linear`], [`norm`], [`rope`], [`attention`], [`mlp`], [`block`], [`decoder`].
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use tern_infer::{generate::{Generator, Options}, Model};
+//!
+//! let model = Model::open("story.safetensors".as_ref())?;
+//! let generator = Generator::new(&model)?;
+//! let options = Options::from(&model.metadata().generation);
+//! let story = generator.generate("Once upon a time", &options, |piece| {
+//!     eprint!("{piece}");
+//!     ControlFlow::Continue(())
+//! })?;
+//! # Ok::<(), tern_infer::Error>(())
+//! ```
 #![forbid(unsafe_code)]
+
+pub mod attention;
+pub mod block;
+pub mod cache;
+pub mod decoder;
+pub mod error;
+pub mod generate;
+pub mod linear;
+pub mod loss;
+pub mod mlp;
+pub mod norm;
+pub mod rope;
+pub mod sampler;
+pub mod stop;
+pub mod verify;
+
+#[cfg(test)]
+mod reference;
+
+pub use decoder::Model;
+pub use error::{Error, Result};

@@ -1,20 +1,38 @@
 //! Rotary positions (RoPE, arXiv:2104.09864), half-split as in Hugging Face's LLaMA.
 
-/// Cosines and sines of `position * theta^(-2i / head_dim)`.
+use std::ops::Range;
+
+/// `theta^(-2i / head_dim)`: how fast each pair of a head turns, in radians a position.
+///
+/// # Shapes
+///
+/// - returns `[head_dim / 2]`
+pub fn frequencies(head_dim: usize, theta: f64) -> Vec<f64> {
+    (0..head_dim / 2).map(|i| theta.powf(-(2.0 * i as f64) / head_dim as f64)).collect()
+}
+
+/// Cosines and sines of `position * frequency`.
 ///
 /// Computed in f64 on the host and rounded once: the sine of a shader is too loose.
 ///
 /// # Shapes
 ///
-/// - returns `(cos, sin)`, each `[seq, head_dim / 2]`
-pub fn rope_tables(seq: usize, head_dim: usize, theta: f64) -> (Vec<f32>, Vec<f32>) {
-    let half = head_dim / 2;
-    let frequencies: Vec<f64> =
-        (0..half).map(|i| theta.powf(-(2.0 * i as f64) / head_dim as f64)).collect();
-    let angles = (0..seq).flat_map(|position| {
+/// - `frequencies`: `[head_dim / 2]`
+/// - returns `(cos, sin)`, each `[positions, head_dim / 2]`
+pub fn angles(frequencies: &[f64], positions: Range<usize>) -> (Vec<f32>, Vec<f32>) {
+    let angles = positions.flat_map(|position| {
         frequencies.iter().map(move |frequency| (position as f64 * frequency).sin_cos())
     });
     angles.map(|(sin, cos)| (cos as f32, sin as f32)).unzip()
+}
+
+/// [`angles`] of the first `seq` positions.
+///
+/// # Shapes
+///
+/// - returns `(cos, sin)`, each `[seq, head_dim / 2]`
+pub fn rope_tables(seq: usize, head_dim: usize, theta: f64) -> (Vec<f32>, Vec<f32>) {
+    angles(&frequencies(head_dim, theta), 0..seq)
 }
 
 /// Rotates every head of one token: entry `i` with entry `i + head_dim / 2`.

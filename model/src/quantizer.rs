@@ -10,7 +10,7 @@ const EPS: f32 = 1e-5;
 ///
 /// `k = 1 / max(mean(|w|), EPS)`, `trits = clamp(round(w * k), -1, 1)`, `scale = 1 / k`, so `w ~ scale * trits`
 /// (absmean, arXiv:2402.17764 section 2). Rounds halves to even, as torch does. [`Quantizer::Seed1`] adds another
-/// `EPS` to the divisor.
+/// 1e-5 to the divisor.
 ///
 /// # Shapes
 ///
@@ -18,11 +18,7 @@ const EPS: f32 = 1e-5;
 /// - returns trits `[d_output, d_input]`, every entry -1, 0 or 1; scale `[1, 1]`
 pub fn ternarize(w: Tensor<2>, quantizer: Quantizer) -> (Tensor<2>, Tensor<2>) {
     let mean = w.clone().abs().mean().clamp_min(EPS).unsqueeze::<2>();
-    let k = match quantizer {
-        Quantizer::Seed1 => mean + EPS,
-        Quantizer::None | Quantizer::B158 => mean,
-    }
-    .recip();
+    let k = mean.add_scalar(quantizer.extra_eps()).recip();
     let trits = w.mul(k.clone()).round().clamp(-1.0, 1.0);
     (trits, k.recip())
 }

@@ -25,6 +25,6 @@ impl RmsNorm {
     /// - `x`: `[rows, hidden]`
     /// - returns `[rows, hidden]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        fused::rms_norm(x, self.weight.val(), self.eps)
+        fused::rms_norm(x, self.weight.val(), self.eps as f32)
     }
 }

@@ -2,6 +2,8 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use tern_datasets::batches::ValidationSet;
+use tern_datasets::config::DataConfig;
 use tern_model::Decoder;
 
 /// A validation in both units.
@@ -35,30 +37,37 @@ pub fn inputs_and_targets(
     (half(0), half(1))
 }
 
-/// Mean cross-entropy over windows of equal length, nats per token, summed in f64 by batches of `micro_batch` windows.
-pub fn mean_loss(model: &Decoder, windows: &[Vec<u32>], micro_batch: usize, device: &Device) -> f64 {
+/// Mean cross-entropy over batches of windows of `seq_len + 1` ids, nats per token, summed in f64.
+pub fn mean_loss(
+    model: &Decoder,
+    batches: impl Iterator<Item = Vec<u32>>,
+    seq_len: usize,
+    device: &Device,
+) -> f64 {
     let model = model.valid();
     let device = device.clone().inner();
-    let mut sum = 0.0;
-    for batch in windows.chunks(micro_batch.max(1)) {
-        let seq_len = batch[0].len() - 1;
-        let (ids, targets) = inputs_and_targets(&batch.concat(), seq_len, &device);
-        let loss = model.loss(ids, targets).into_scalar::<f32>();
-        sum += f64::from(loss) * batch.len() as f64;
+    let (mut sum, mut rows) = (0.0, 0);
+    for batch in batches {
+        let batch_rows = batch.len() / (seq_len + 1);
+        let (ids, targets) = inputs_and_targets(&batch, seq_len, &device);
+        sum += f64::from(model.loss(ids, targets).into_scalar::<f32>()) * batch_rows as f64;
+        rows += batch_rows;
     }
-    sum / windows.len() as f64
+    sum / rows as f64
 }
 
-/// [`mean_loss`] with its value in bits per byte, where the predicted tokens stand for `text_bytes` bytes.
+/// The loss on a whole validation set, whose predicted tokens stand for `text_bytes` bytes.
 pub fn validate(
     model: &Decoder,
-    windows: &[Vec<u32>],
-    text_bytes: u64,
-    micro_batch: usize,
+    set: &ValidationSet,
+    text_bytes: usize,
+    config: &DataConfig,
     device: &Device,
 ) -> Validation {
-    let loss = mean_loss(model, windows, micro_batch, device);
-    let tokens: usize = windows.iter().map(|window| window.len() - 1).sum();
-    let bits = loss * tokens as f64 / std::f64::consts::LN_2;
+    let batches = (0..set.windows())
+        .step_by(config.micro_batch)
+        .map(|first| set.batch(first, config.micro_batch));
+    let loss = mean_loss(model, batches, config.seq_len, device);
+    let bits = loss * set.targets() as f64 / std::f64::consts::LN_2;
     Validation { loss, bits_per_byte: bits / text_bytes.max(1) as f64 }
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
+use tern_datasets::batches::ValidationSet;
 use tern_format::config::{ModelConfig, Quantizer};
 use tern_format::packed::{
-    Check, Encoding, FloatTensor, FloatType, Metadata, PackedModel, Provenance, Tensor,
+    Check, FloatTensor, FloatType, MOST_CHECK_IDS, Metadata, PackedModel, Provenance, Tensor,
     TernaryTensor,
 };
-use tern_format::t2;
 use tern_format::tokenizer::Tokenizer;
 use tern_kernels::ternarize::ternarize;
 use tern_model::Decoder;
@@ -18,8 +18,8 @@ use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::evaluation::mean_loss;
 
-/// Most token ids that a packed file carries for its check.
-const CHECK_IDS: usize = 4_096;
+/// The quantizer's floor: below it absmean is no measurement any more.
+const COLLAPSED: f32 = 1e-5;
 
 /// What a packed model holds besides its weights.
 pub struct Surroundings<'a> {
@@ -37,8 +37,7 @@ pub struct Surroundings<'a> {
 
 /// Projects a model: absmean in f64 on the host, each matrix once.
 ///
-/// `check` holds the windows whose loss, as the trainer computes it from the latent weights, goes into the file; empty
-/// for none.
+/// The loss on the head of `check`, as the trainer computes it from the latent weights, goes into the file.
 ///
 /// # Errors
 ///
@@ -46,44 +45,37 @@ pub struct Surroundings<'a> {
 pub fn project(
     model: &Decoder,
     surroundings: &Surroundings<'_>,
-    check: &[Vec<u32>],
+    check: Option<&ValidationSet>,
     device: &Device,
 ) -> Result<PackedModel> {
     let Surroundings { config, tokenizer, bos, eos, provenance } = surroundings;
-    let windows = fixed_windows(check);
-    let check = (!windows.is_empty()).then(|| {
-        let loss = mean_loss(model, windows, config.data.micro_batch, device);
-        Check { windows: windows.to_vec(), loss }
+    let check = check.map(|set| {
+        let windows = fixed_windows(set, config.data.seq_len);
+        let seq_len = windows.first().map_or(0, |window| window.len() - 1);
+        let batches = windows.chunks(config.data.micro_batch).map(<[_]>::concat);
+        let loss = mean_loss(model, batches, seq_len, device);
+        Check { windows, loss }
     });
     let tensors = pack(&config.model, export(model))?;
-    Ok(PackedModel {
-        metadata: Metadata {
-            format_version: tern_format::packed::FORMAT_VERSION,
-            encoding: Encoding::T2,
-            config: config.model.clone(),
-            tokenizer: tokenizer.source().clone(),
-            bos: *bos,
-            eos: *eos,
-            chat_template: None,
-            generation: config.generate.clone(),
-            provenance: provenance.clone(),
-            check,
-        },
-        tensors,
-    })
+    let metadata = Metadata {
+        bos: *bos,
+        eos: *eos,
+        generation: config.generate.clone(),
+        provenance: provenance.clone(),
+        check,
+        ..Metadata::new(config.model.clone(), tokenizer.source().clone())
+    };
+    Ok(PackedModel { metadata, tensors })
 }
 
-/// The longest prefix of `windows` that fits the check.
-fn fixed_windows(windows: &[Vec<u32>]) -> &[Vec<u32>] {
-    let mut ids = 0;
-    let fitting = windows
-        .iter()
-        .take_while(|window| {
-            ids += window.len();
-            ids <= CHECK_IDS
-        })
-        .count();
-    &windows[..fitting]
+/// The first windows of the validation set, as many as the check may hold, or the head of the first.
+fn fixed_windows(set: &ValidationSet, seq_len: usize) -> Vec<Vec<u32>> {
+    let rows = (MOST_CHECK_IDS / (seq_len + 1)).max(1);
+    let windows = set.batch(0, rows);
+    windows
+        .chunks_exact(seq_len + 1)
+        .map(|window| window[..window.len().min(MOST_CHECK_IDS)].to_vec())
+        .collect()
 }
 
 fn pack(
@@ -99,35 +91,30 @@ fn pack(
             let rule = format!("entry {place} is {}; nothing was exported", values[place]);
             return Err(Error::Projection { name, rule });
         }
-        let tensor = if config.is_ternary() && name.contains("_proj.") {
-            ternary(config.quantizer, &name, &shape, &values)?
-        } else if shape.len() == 1 {
-            float(shape, FloatType::F32, values)
+        let tensor = if config.is_ternary() && config.is_block_linear(&name) {
+            Tensor::Ternary(ternary(config.quantizer, &name, &shape, &values)?)
         } else {
-            float(shape, FloatType::F16, values)
+            // Gains are few and steer whole layers; the embedding is most of a small file.
+            let dtype = if shape.len() == 1 { FloatType::F32 } else { FloatType::F16 };
+            Tensor::Float(FloatTensor::new(shape, dtype, values))
         };
         packed.insert(name, tensor);
     }
     Ok(packed)
 }
 
-fn ternary(quantizer: Quantizer, name: &str, shape: &[usize], values: &[f32]) -> Result<Tensor> {
-    let extra = if quantizer == Quantizer::Seed1 { 1e-5 } else { 0.0 };
-    let (trits, scale) = ternarize(values, extra);
-    if scale <= 1e-5 {
+fn ternary(
+    quantizer: Quantizer,
+    name: &str,
+    shape: &[usize],
+    values: &[f32],
+) -> Result<TernaryTensor> {
+    let (trits, scale) = ternarize(values, quantizer.extra_eps());
+    if scale <= COLLAPSED {
         let rule = format!(
             "has collapsed: its scale {scale:e} is at the quantizer's floor; nothing was exported"
         );
         return Err(Error::Projection { name: name.into(), rule });
     }
-    Ok(Tensor::Ternary(TernaryTensor {
-        d_output: shape[0],
-        d_input: shape[1],
-        bytes: t2::pack(&trits, shape[1]),
-        scales: vec![scale],
-    }))
-}
-
-fn float(shape: Vec<usize>, dtype: FloatType, values: Vec<f32>) -> Tensor {
-    Tensor::Float(FloatTensor::rounded(shape, dtype, values))
+    Ok(TernaryTensor::from_trits(&trits, shape[1], scale))
 }

@@ -28,8 +28,10 @@ pub struct Run<'a> {
     pub batches: &'a Batches,
     /// Validation windows.
     pub validation: &'a ValidationSet,
-    /// SHA-256 of the training tokens.
-    pub data_sha256: String,
+    /// Bytes of text that the validation's predicted tokens stand for.
+    pub validation_bytes: usize,
+    /// Identity of the data: SHA-256 over their settings and sources.
+    pub data_sha256: &'a str,
     /// Leave the loop after this step, as if interrupted; the schedule stays that of all steps.
     pub stop_at: Option<u64>,
     /// Go on from the latest checkpoint, if there is one.
@@ -125,8 +127,7 @@ pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
 
         let validated = step.is_multiple_of(train.eval_every) || step == steps;
         let validated = validated.then(|| {
-            let windows = validation.windows();
-            validate(&model, windows, validation.text_bytes(), config.data.micro_batch, device)
+            validate(&model, validation, run.validation_bytes, &config.data, device)
         });
         clock.lap(Phase::Validation);
         state.val_loss = validated.map(|v| v.loss);
@@ -192,7 +193,7 @@ fn begin(run: &Run<'_>, observer: &mut dyn Observer) -> Result<(Decoder, AdamW, 
     let model = Decoder::init(&config.model, config.seed, device);
     let optimizer = AdamW::new(config.train.optimizer.clone());
     observer.started(0, None);
-    Ok((model, optimizer, State::new(config, run.data_sha256.clone())))
+    Ok((model, optimizer, State::new(config, run.data_sha256.into())))
 }
 
 /// Saves a checkpoint unless this step has one, then removes what need not be kept.

@@ -9,7 +9,7 @@ use tern_train::checkpoint::{self, Checkpoint};
 use tern_train::directory::RunDirectory;
 
 use crate::Ending;
-use crate::commands::data::open_data;
+use tern_datasets::prepare::Prepared;
 use crate::commands::train::Session;
 use crate::console::{Console, bytes};
 
@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
     let config = directory
         .read_config()
         .with_context(|| format!("{}: not the directory of a run", arguments.run.display()))?;
-    let data = open_data(&arguments.data.clone().unwrap_or_else(|| directory.data()))?;
+    let data = Prepared::open(&arguments.data.clone().unwrap_or_else(|| directory.data()))?;
     let session =
         Session { config, directory, data, device: "cpu".into(), stop_at: None, resume: true };
     let checkpoint = choose(&session.directory, &arguments.checkpoint, console)?;
@@ -69,7 +69,7 @@ pub(crate) fn export(
     let device = tern_model::device::find(&session.device)?.autodiff();
     let (model, _, state) = checkpoint.restore(&session.config, &device)?;
     let validation = session.validation()?;
-    let packed: PackedModel = session.project(&model, Some(&state), validation.windows())?;
+    let packed: PackedModel = session.project(&model, Some(&state), Some(&validation))?;
     packed.write(&path)?;
     Ok(Exported {
         step: state.step,

@@ -10,7 +10,8 @@ use tern_train::directory::RunDirectory;
 use tern_train::plan::Plan;
 
 use crate::Ending;
-use crate::commands::data::{open_data, prepare_data};
+use tern_datasets::prepare::Prepared;
+use crate::commands::data::prepare_data;
 use crate::console::{Console, bytes, thousands};
 
 mod progress;
@@ -89,8 +90,8 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
     let data_directory = arguments.data.clone().unwrap_or_else(|| directory.data());
     let data = match &path {
         // The saved configuration no longer knows where the text was, but the tokens are there.
-        None => open_data(&data_directory)?,
-        Some(_) if arguments.data.is_some() => open_data(&data_directory)?,
+        None => Prepared::open(&data_directory)?,
+        Some(_) if arguments.data.is_some() => Prepared::open(&data_directory)?,
         Some(path) => prepare_data(&config.data, parent(path), &data_directory, console)?,
     };
     let session = Session {

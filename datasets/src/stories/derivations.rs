@@ -26,7 +26,9 @@ fn count<'a>(plot: &Plot, todo: &Todo<'_>, text: &str, filled: &Filled<'a>) -> u
         },
         Node::Choice(branches) => branches
             .iter()
-            .map(|(_, branch)| count(plot, &Todo { nodes: branch, then: Some(&rest) }, text, filled))
+            .map(|(_, branch)| {
+                count(plot, &Todo { nodes: branch, then: Some(&rest) }, text, filled)
+            })
             .sum(),
         Node::Slot { slot, form, capital } => {
             let options = match filled[*slot] {
@@ -51,11 +53,10 @@ fn count<'a>(plot: &Plot, todo: &Todo<'_>, text: &str, filled: &Filled<'a>) -> u
 #[test]
 fn every_story_has_one_derivation() {
     let library = Library::get();
-    for index in 0..3000 {
+    for index in 0..1000 {
         let mut chance = super::chance::Chance::new(11, index);
         let plot = chance.weighted(library.plots.iter().map(|plot| plot.weight));
-        let text =
-            super::expansion::expand(&library.lexicon, &library.plots[plot], &mut chance);
+        let text = super::expansion::expand(&library.lexicon, &library.plots[plot], &mut chance);
         let ways: usize = library
             .plots
             .iter()

@@ -4,12 +4,14 @@ use super::story;
 
 /// The entropy of the source, estimated over a sample of stories.
 ///
-/// A story's bits are `-log2` of the probability of the choices behind it; their mean is the entropy of the choices. That is
-/// an upper bound of the entropy of the text, and equals it where a text has one derivation only: a test parses a sample of
-/// stories and counts their derivations, and finds one for each. So no model's mean loss is below
-/// [`nats_per_token`](Self::nats_per_token) but by chance of the sample, or by memorising it.
+/// A story's bits are `-log2` of the probability of the choices behind it; their mean is the entropy
+/// of the choices. That is an upper bound of the entropy of the text, and equals it where a text has
+/// one derivation only: a test parses a sample of stories back and finds just one for each. So a
+/// model's mean loss is below [`nats_per_token`](Self::nats_per_token) by chance of the sample only,
+/// or by having seen it.
 ///
-/// The training part alone carries `log2(16/15) = 0.09` bits a story less, since its stories are known not to be held out.
+/// Knowing the part lowers this a little: by `log2(16/15) = 0.09` bits a story in training, and by 4
+/// in validation for one who could compute the hash, which a model cannot.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EntropyRate {
     /// The size of the sample.

@@ -1,7 +1,7 @@
 //! Words by semantic class, each with its forms, read from `words.txt`.
 //!
-//! A line is `class(form form) = word/form/form, word/form/form`, or `class = word, word`; `2:word` is twice as likely. A line
-//! `<phrase> = template` names a piece of template. `#` starts a remark.
+//! A line is `class(form form) = word/form/form, word/form/form`, or `class = word, word`; `2:word` is
+//! twice as likely. A line `<phrase> = template` names a piece of template. `#` starts a remark.
 
 /// The forms of a person, in the order of their columns.
 pub(super) const PERSON: [&str; 5] = ["", "kind", "he", "him", "his"];

@@ -9,7 +9,10 @@ fn fault(text: &str) -> Option<String> {
     if let Some(c) = text.chars().find(|c| !c.is_ascii_alphabetic() && !" \n.,!?\"'".contains(*c)) {
         return Some(format!("the character {c:?}"));
     }
-    for pair in ["  ", " .", " ,", " !", " ?", "..", ",,", ".,", "\n\n", " \n", "\n ", "\"\"", ".\" said", ",\" ,"] {
+    for pair in [
+        "  ", " .", " ,", " !", " ?", "..", ",,", ".,", "\n\n", " \n", "\n ", "\"\"", ".\" said",
+        ",\" ,",
+    ] {
         if text.contains(pair) {
             return Some(format!("{pair:?}"));
         }
@@ -21,7 +24,9 @@ fn fault(text: &str) -> Option<String> {
         let mut before = "";
         for (i, piece) in paragraph.split('"').enumerate() {
             let (start, end) = (piece.trim_start(), piece.trim_end());
-            if i % 2 == 1 && (start != piece || end != piece || !end.ends_with(['.', '!', '?', ','])) {
+            if i % 2 == 1
+                && (start != piece || end != piece || !end.ends_with(['.', '!', '?', ',']))
+            {
                 return Some(format!("a quotation {piece:?}"));
             }
             let goes_on = i > 1 && before.ends_with(", ");
@@ -80,7 +85,9 @@ fn stories_are_well_formed() {
 fn every_filler_of_every_slot_takes_the_right_article() {
     for class in &Library::get().lexicon.classes {
         for word in class.entries.iter().flat_map(|entry| &entry.forms) {
-            assert!(!["hour", "honest", "uni", "use", "one"].iter().any(|odd| word.starts_with(odd)));
+            assert!(
+                !["hour", "honest", "uni", "use", "one"].iter().any(|odd| word.starts_with(odd))
+            );
             assert!(!word.is_empty() && word.trim() == word, "{}: {word:?}", class.name);
         }
     }
@@ -88,7 +95,16 @@ fn every_filler_of_every_slot_takes_the_right_article() {
 
 #[test]
 fn faults_are_found() {
-    for text in ["A cat", "a cat.", "An cat.", "\"Hi.", "A  cat.", "The the cat.", "I saw a owl.", "\"Hi\" I said."] {
+    for text in [
+        "A cat",
+        "a cat.",
+        "An cat.",
+        "\"Hi.",
+        "A  cat.",
+        "The the cat.",
+        "I saw a owl.",
+        "\"Hi\" I said.",
+    ] {
         assert!(fault(text).is_some(), "{text}");
     }
     assert_eq!(fault("\"Hi,\" said the owl. \"Who are you?\"\nI ran."), None);

@@ -1,12 +1,17 @@
 //! An endless embedded corpus of small stories, written for this project.
 //!
-//! A story is drawn from a grammar: a *plot* (`plots/*.txt`, a want, an obstacle, a turn and an ending) whose slots are
-//! filled from a small *lexicon* (`words.txt`) and whose wording varies a little. What is drawn once is referred back to
-//! for the rest of the story, so a model has to remember who wanted what.
+//! A story is drawn from a grammar: a *plot* (`plots/*.txt`: a want, an obstacle, a turn and an
+//! ending) whose slots are filled from a small *lexicon* (`words.txt`) and whose wording varies a
+//! little. What is drawn once is referred back to for the rest of the story, so a model has to
+//! remember who wanted what.
 //!
-//! Every choice has a known probability, so every story has a known information content, and the source a known entropy:
-//! a loss can be compared with the best that any model can reach ([`entropy_rate`]).
+//! Every choice has a known probability, so every story has a known information content, and the
+//! source a known entropy: a loss can be compared with the best that any model can reach
+//! ([`entropy_rate`]). There are far more than 2^30 stories, so memorising them does not pay.
 //!
+//! Rules that keep the stories readable, for people and for very small models: the hero's gender
+//! differs from that of all others, so "he" and "she" mean one person only; a class holds words that
+//! suit every sentence in which it stands; no word belongs to a few stories only.
 
 mod cast;
 mod chance;
@@ -151,14 +156,14 @@ mod tests {
         let mut words: HashMap<String, usize> = HashMap::new();
         for i in 0..n {
             for word in story(2, i).text.split(|c: char| !c.is_ascii_alphabetic() && c != '\'') {
-                let word = word.trim_matches('\'').to_ascii_lowercase();
+                let word = word.trim_matches('\'').trim_end_matches("'s").to_ascii_lowercase();
                 if !word.is_empty() {
                     *words.entry(word).or_default() += 1;
                 }
             }
         }
-        assert!((350..=800).contains(&words.len()), "{} words", words.len());
-        let rare: Vec<_> = words.iter().filter(|&(_, &count)| count < 10).collect();
+        assert!((350..=620).contains(&words.len()), "{} words", words.len());
+        let rare: Vec<_> = words.iter().filter(|&(_, &count)| count < 20).collect();
         assert!(rare.is_empty(), "{rare:?}");
     }
 

@@ -1,7 +1,7 @@
 //! All plots, read once from `plots/*.txt`.
 //!
-//! A plot is a line `== title (child)` with the kind of its hero (`child`, `animal` or `any`), then its template. Line breaks
-//! are spaces; a blank line starts a paragraph.
+//! A plot is a line `== title (child)` with the kind of its hero (`child`, `animal` or `any`), then
+//! its template. Line breaks are spaces; a blank line starts a paragraph.
 
 use std::sync::OnceLock;
 

@@ -28,8 +28,8 @@ pub(super) struct Slot {
     pub(super) name: String,
     /// Where its class is in the lexicon.
     pub(super) class: usize,
-    /// The forms that the plot shows. Words that differ in no shown form are one choice, or a story would hold bits that
-    /// nobody can see.
+    /// The forms that the plot shows. Words that differ in no shown form are one choice, or a story
+    /// would hold bits that nobody can see.
     pub(super) shown: Vec<usize>,
 }
 

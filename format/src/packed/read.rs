@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::metadata::SENTENCEPIECE;
-use super::tensor::not_ternary;
+use super::entries::SENTENCEPIECE;
 use super::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor, may_be_ternary};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -53,7 +52,8 @@ impl PackedModel {
 fn expected(config: &ModelConfig, present: usize) -> Result<Vec<(String, Vec<usize>)>> {
     let layers = config.num_hidden_layers;
     if layers > present {
-        let rule = format!("num_hidden_layers is {layers}, but the file has only {present} tensors");
+        let rule =
+            format!("num_hidden_layers is {layers}, but the file has only {present} tensors");
         return Err(Error::Metadata { key: "config".into(), rule });
     }
     Ok(config.tensors())

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
-use crate::safetensors::Dtype;
+use crate::safetensors::{Data, Dtype};
 use crate::t2;
 
 /// A tensor, ternary or float.
@@ -122,6 +122,15 @@ impl FloatTensor {
         values.iter_mut().for_each(|value| *value = dtype.round(*value));
         Self { shape, dtype, values }
     }
+
+    /// The values as the container takes them.
+    pub(super) fn data(&self) -> Data<'_> {
+        match self.dtype {
+            FloatType::F32 => Data::F32(&self.values),
+            FloatType::F16 => Data::F16(&self.values),
+            FloatType::BF16 => Data::Bf16(&self.values),
+        }
+    }
 }
 
 impl Tensor {
@@ -161,7 +170,7 @@ impl Tensor {
     /// Checks kind, shape and contents.
     pub(super) fn check(&self, expected: &[usize], may_be_ternary: bool) -> Result<()> {
         if self.is_ternary() && !may_be_ternary {
-            return Err(not_ternary());
+            return Err(Error::Dtype { expected: "F32, F16 or BF16", found: Dtype::U8 });
         }
         let found = self.shape();
         if found != expected {
@@ -169,13 +178,7 @@ impl Tensor {
         }
         match self {
             Self::Ternary(ternary) => ternary.check(),
-            // The container checks values against shape and type as it writes them.
-            Self::Float(_) => Ok(()),
+            Self::Float(float) => float.data().check(&float.shape),
         }
     }
-}
-
-/// The error for trits where the config asks for floats.
-pub(super) fn not_ternary() -> Error {
-    Error::Dtype { expected: "F32, F16 or BF16", found: Dtype::U8 }
 }

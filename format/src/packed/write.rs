@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::metadata::SENTENCEPIECE;
-use super::{FloatType, PackedModel, Tensor};
+use super::entries::SENTENCEPIECE;
+use super::{PackedModel, Tensor};
 use crate::atomic::write_atomically;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::safetensors::{Data, Entry, Layout};
 use crate::t2;
 use crate::tokenizer::TokenizerSource;
@@ -15,7 +15,7 @@ impl PackedModel {
     ///
     /// # Errors
     ///
-    /// [`Error::In`] with the path, around what [`Self::validate`] refuses, the tensor with a value that its type
+    /// [`crate::Error::In`] with the path, around what [`Self::validate`] refuses, the tensor with a value that its type
     /// cannot hold, or what the file system reports.
     pub fn write(&self, path: &Path) -> Result<()> {
         let layout = self.layout().map_err(|error| error.in_file(path))?;
@@ -57,12 +57,7 @@ impl PackedModel {
                     entries.push(entry(&name, vec![scales.len()], Data::F32(scales)));
                 }
                 Tensor::Float(float) => {
-                    let data = match float.dtype {
-                        FloatType::F32 => Data::F32(&float.values),
-                        FloatType::F16 => Data::F16(&float.values),
-                        FloatType::BF16 => Data::Bf16(&float.values),
-                    };
-                    entries.push(entry(name, float.shape.clone(), data));
+                    entries.push(entry(name, float.shape.clone(), float.data()));
                 }
             }
         }

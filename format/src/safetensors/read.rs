@@ -31,15 +31,16 @@ impl View<'_> {
     ///
     /// [`Error::Dtype`] if it is not `F32`, `F16`, `BF16` or `F64`; [`Error::NotFinite`] with the place.
     pub fn floats(&self) -> Result<Vec<f32>> {
-        let values: Vec<f32> = match self.dtype {
-            Dtype::F32 => each(self.bytes, f32::from_le_bytes),
-            Dtype::F16 => each(self.bytes, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => each(self.bytes, |b| bf16::from_le_bytes(b).to_f32()),
-            Dtype::F64 => each(self.bytes, |b| f64::from_le_bytes(b) as f32),
+        let (dtype, values): (_, Vec<f32>) = match self.dtype {
+            Dtype::F32 => ("f32", each(self.bytes, f32::from_le_bytes)),
+            Dtype::F16 => ("f16", each(self.bytes, |b| f16::from_le_bytes(b).to_f32())),
+            Dtype::BF16 => ("bf16", each(self.bytes, |b| bf16::from_le_bytes(b).to_f32())),
+            // Rounded, so it is `f32` that the value must fit.
+            Dtype::F64 => ("f32", each(self.bytes, |b| f64::from_le_bytes(b) as f32)),
             found => return Err(Error::Dtype { expected: "F32, F16, BF16 or F64", found }),
         };
         match values.iter().position(|value| !value.is_finite()) {
-            Some(index) => Err(Error::NotFinite { index, dtype: "f32", value: values[index] }),
+            Some(index) => Err(Error::NotFinite { index, dtype, value: values[index] }),
             None => Ok(values),
         }
     }
@@ -90,30 +91,36 @@ impl<'a> Contents<'a> {
 
 /// The header and the data behind it.
 fn split(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
-    let other = || looks_like(bytes).unwrap_or("bytes of no kind that Tern knows");
+    let other = |looks_like| Err(Error::NotSafetensors { looks_like });
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
-        return Err(Error::NotSafetensors { looks_like: other() });
+        return other(looks_like(bytes).unwrap_or("a file cut within its first eight bytes"));
     };
     let says = u64::from_le_bytes(*length);
-    // A safetensors header begins with its brace. Without one, say what the file is instead.
-    if rest.first() != Some(&b'{') {
-        return Err(Error::NotSafetensors { looks_like: other() });
-    }
     let most = MOST_HEADER_BYTES.min(rest.len() as u64);
-    if says > most {
-        return Err(Error::HeaderLength { says, most });
+    // A header begins with its brace. GGUF with 123 tensors has a brace there too, and an absurd length.
+    let braced = rest.first() == Some(&b'{');
+    if !braced || says > most {
+        return match looks_like(bytes) {
+            Some(kind) => other(kind),
+            None if !braced => other("bytes of no kind that Tern knows"),
+            None => Err(Error::HeaderLength { says, most }),
+        };
     }
     Ok(rest.split_at(says as usize))
 }
 
 /// Checks that the tensors lie end to end and fill the data.
 fn check_spans(tensors: &[(String, Place)], available: u64) -> Result<()> {
-    let mut order: Vec<_> = tensors.iter().map(|(name, place)| (place.data_offsets, name)).collect();
+    let mut order: Vec<_> =
+        tensors.iter().map(|(name, place)| (place.data_offsets, name)).collect();
     order.sort_unstable();
     let mut end_before = 0;
     for ((begin, end), name) in order {
-        if end < begin || end > available {
-            return Err(Error::Span { begin, end, available }.in_tensor(name));
+        if end < begin {
+            return Err(Error::Backwards { begin, end }.in_tensor(name));
+        }
+        if end > available {
+            return Err(Error::Truncated { end, available }.in_tensor(name));
         }
         if begin != end_before {
             return Err(Error::Offset { expected: end_before, found: begin }.in_tensor(name));
@@ -185,7 +192,8 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         let mut metadata_seen = false;
         while let Some(name) = map.next_key::<String>()? {
             // The JSON reader knows the column, and this knows the tensor.
-            let named = |error| de::Error::custom(format_args!("tensor {}: {error}", quoted(&name)));
+            let named =
+                |error| de::Error::custom(format_args!("tensor {}: {error}", quoted(&name)));
             if name != "__metadata__" {
                 let place = map.next_value().map_err(named)?;
                 header.tensors.push((name, place));

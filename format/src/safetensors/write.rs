@@ -50,8 +50,16 @@ impl Data<'_> {
         self.elements() as u64 * (self.dtype().bitsize() / 8) as u64
     }
 
-    /// Checks that the file would hold these values and no others.
-    fn check(&self) -> Result<()> {
+    /// Checks that the elements fill the shape, and that the file would hold these values and no others.
+    pub(crate) fn check(&self, shape: &[usize]) -> Result<()> {
+        let sides = || shape.iter().map(|&side| side as u64);
+        let expected = sides()
+            .try_fold(1, u64::checked_mul)
+            .ok_or_else(|| Error::ShapeOverflow { found: sides().collect() })?;
+        let found = self.elements() as u64;
+        if expected != found {
+            return Err(Error::Count { unit: "values", expected, found });
+        }
         let (values, dtype, stored): (_, _, fn(f32) -> f32) = match self {
             Self::U8(_) => return Ok(()),
             Self::F32(values) => (values, "f32", |value| value),
@@ -104,20 +112,6 @@ pub struct Entry<'a> {
     pub data: Data<'a>,
 }
 
-impl Entry<'_> {
-    fn check(&self) -> Result<()> {
-        let found = || self.shape.iter().map(|&side| side as u64);
-        let expected = found()
-            .try_fold(1, u64::checked_mul)
-            .ok_or_else(|| Error::ShapeOverflow { found: found().collect() })?;
-        let elements = self.data.elements() as u64;
-        if expected != elements {
-            return Err(Error::Count { unit: "values", expected, found: elements });
-        }
-        self.data.check()
-    }
-}
-
 /// A file whose every byte is decided, and not yet written.
 #[derive(Clone, Debug)]
 pub struct Layout<'a> {
@@ -144,7 +138,7 @@ impl<'a> Layout<'a> {
         }
         let mut begin = 0;
         for entry in &entries {
-            entry.check().map_err(|error| error.in_tensor(&entry.name))?;
+            entry.data.check(&entry.shape).map_err(|error| error.in_tensor(&entry.name))?;
             let end = begin + entry.data.size_bytes();
             let place = json!({
                 "dtype": entry.data.dtype().to_string(),

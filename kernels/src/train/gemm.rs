@@ -312,7 +312,7 @@ unsafe fn tile<S: Simd, const ROWS: usize>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::train) mod tests {
     use super::*;
 
     pub(in crate::train) fn noise(len: usize, seed: u64) -> Vec<f32> {

@@ -11,7 +11,6 @@
 mod simd;
 
 pub mod adamw;
-pub mod attention;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod exp;

@@ -46,8 +46,21 @@ pub(super) fn recycle(tensor: FlexTensor) {
     if tensor.is_unique()
         && tensor.dtype() == DType::F32
         && tensor.bytes().len() == 4 * tensor.layout().num_elements()
-        && let Ok(values) = tensor.into_data().into_vec::<f32>()
+        && let Ok(values) = tensor.into_data().try_into_vec::<f32>()
     {
         pool::give(values);
     }
+}
+
+/// The ids in an integer tensor of any width; negative ones become `u32::MAX`, which no table holds.
+pub(super) fn ids(tensor: &FlexTensor) -> Vec<u32> {
+    let tensor = contiguous(tensor.clone());
+    let id = |id: i64| u32::try_from(id).unwrap_or(u32::MAX);
+    if let Some(ids) = tensor.as_slice::<i32>() {
+        return ids.iter().map(|&i| id(i.into())).collect();
+    }
+    if let Some(ids) = tensor.as_slice::<i64>() {
+        return ids.iter().map(|&i| id(i)).collect();
+    }
+    tensor.into_data().iter::<i64>().map(id).collect()
 }

@@ -1,3 +1,22 @@
+//! Fused operations: hand-written forward and backward passes on the CPU.
+//!
+//! Each file holds one operation three times: the public function, its `plain_` composition of ordinary Burn operations,
+//! and the extension that binds `tern_kernels::train` to Burn's Flex backend and its autodiff. The public function takes
+//! the fused path for f32 tensors on a Flex device and the plain one everywhere else; the tests hold the two together.
+
+mod cross_entropy;
+mod embedding;
+mod fake_quantize;
 mod flex;
 mod linear;
+mod rms_norm;
+mod swiglu;
+
+pub use cross_entropy::{cross_entropy, plain_cross_entropy};
+pub use embedding::{embedding, plain_embedding};
+pub use fake_quantize::{
+    fake_quantize_int8, fake_ternarize, plain_fake_quantize_int8, plain_fake_ternarize,
+};
 pub use linear::{linear, plain_linear};
+pub use rms_norm::{plain_rms_norm, rms_norm};
+pub use swiglu::{plain_swiglu, swiglu};

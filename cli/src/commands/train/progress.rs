@@ -89,7 +89,7 @@ impl<'a> Progress<'a> {
 
     /// Lets the model, projected as it stands, go on with each prompt.
     fn draw(&mut self, step: u64, model: &Decoder) -> anyhow::Result<()> {
-        let packed = self.session.project(model, None, &[])?;
+        let packed = self.session.project(model, None, None)?;
         let model = Model::load(&packed)?;
         let samples = &self.session.config.samples;
         for prompt in &samples.prompts {

@@ -44,7 +44,9 @@ impl Session {
     /// Trains until the end, the stop or the interruption.
     pub(crate) fn train(&self, console: &Console, interrupted: &AtomicBool) -> Result<Outcome> {
         let device = tern_model::device::find(&self.device)?.autodiff();
-        let batches = Batches::new(self.data.train()?, self.config.data.seq_len, self.config.seed)?;
+        let Prepared { tokenizer, train: tokens, summary, .. } = &self.data;
+        let data = &self.config.data;
+        let batches = Batches::new(tokens.clone(), data.seq_len, self.config.seed)?;
         let validation = self.validation()?;
         let run = Run {
             config: &self.config,
@@ -52,7 +54,8 @@ impl Session {
             device: &device,
             batches: &batches,
             validation: &validation,
-            data_sha256: self.data.train_sha256().into(),
+            validation_bytes: validation.text_bytes(tokenizer)?,
+            data_sha256: &summary.sha256,
             stop_at: self.stop_at,
             resume: self.resume,
         };
@@ -65,27 +68,22 @@ impl Session {
     /// The validation windows.
     pub(crate) fn validation(&self) -> Result<ValidationSet> {
         let data = &self.config.data;
-        Ok(ValidationSet::new(
-            &self.data.valid()?,
-            self.data.tokenizer(),
-            data.seq_len,
-            data.valid_tokens,
-        )?)
+        Ok(ValidationSet::new(self.data.valid.clone(), data.seq_len, data.valid_tokens)?)
     }
 
-    /// The packed model of `model`; `check` windows are measured with it and go into the file.
+    /// The packed model of `model`; the head of `check` is measured with it and goes into the file.
     pub(crate) fn project(
         &self,
         model: &Decoder,
         state: Option<&State>,
-        check: &[Vec<u32>],
+        check: Option<&ValidationSet>,
     ) -> Result<PackedModel> {
         let device = tern_model::device::find(&self.device)?;
         let surroundings = Surroundings {
             config: &self.config,
-            tokenizer: self.data.tokenizer(),
-            bos: self.data.bos(),
-            eos: self.data.eos(),
+            tokenizer: &self.data.tokenizer,
+            bos: self.data.summary.bos,
+            eos: self.data.summary.eos,
             provenance: state.map(|state| Provenance {
                 run: self.directory.path().display().to_string(),
                 step: state.step,

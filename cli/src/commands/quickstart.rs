@@ -1,0 +1,145 @@
+//! `tern quickstart`
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use anyhow::Result;
+use serde::Serialize;
+use tern_infer::generate::{Request, generate};
+use tern_infer::model::Model;
+use tern_infer::verify::{Verdict, verify};
+use tern_train::checkpoint;
+use tern_train::config::RunConfig;
+use tern_train::directory::RunDirectory;
+use tern_train::plan::Plan;
+
+use crate::Ending;
+use crate::commands::data::prepare_data;
+use crate::commands::export::{describe, export};
+use crate::commands::train::{Session, interruptions};
+use crate::commands::verify::summary;
+use crate::console::{Console, duration, thousands};
+
+/// The run, as a file of the repository that the binary carries.
+const CONFIG: &str = include_str!("../../../configs/quickstart.toml");
+
+/// Train a small model on the embedded stories, export it, verify it, and let it tell one.
+///
+/// Takes about four minutes on two cores. Ctrl-C saves; the same command goes on.
+///
+/// Example: tern quickstart --out runs/quickstart --seed 2
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Arguments {
+    /// Where to write everything.
+    #[arg(long, default_value = "runs/quickstart")]
+    out: PathBuf,
+    /// Seed of the story at the end.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Optimizer steps, if not those of configs/quickstart.toml.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Where to compute; `tern devices` lists what there is.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    out: &'a Path,
+    model: &'a Path,
+    training_seconds: f64,
+    val_loss: Option<f64>,
+    verdict: Verdict,
+    story: &'a str,
+}
+
+pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
+    let overrides: Vec<String> =
+        arguments.steps.iter().map(|steps| format!("train.steps={steps}")).collect();
+    let config = RunConfig::parse(CONFIG, Path::new("configs/quickstart.toml"), &overrides)?;
+    tern_model::device::find(&arguments.device)?;
+    let interrupted = interruptions()?;
+    let directory = RunDirectory::new(&arguments.out);
+    // Before the data are made: another run in this directory is refused at once.
+    let resume = directory.has_run();
+    directory.open(&config, resume)?;
+
+    let plan = Plan::new(&config);
+    console.say(&format!(
+        "A ternary model of {} parameters learns {} tokens of small stories.",
+        thousands(plan.parameters),
+        thousands(plan.tokens)
+    ));
+    let data = prepare_data(&config.data, Path::new(""), &directory.data(), console)?;
+    let session = Session {
+        config,
+        directory,
+        data,
+        device: arguments.device.clone(),
+        stop_at: None,
+        resume: true,
+    };
+    let began = Instant::now();
+    let outcome = session.train(console, &interrupted)?;
+    let training_seconds = began.elapsed().as_secs_f64();
+    if !outcome.finished && interrupted.load(Ordering::Relaxed) {
+        console.say(&format!(
+            "stopped after step {}; the same command goes on: tern quickstart --out {}",
+            outcome.step,
+            arguments.out.display()
+        ));
+        return Ok(Ending::Interrupted);
+    }
+    console.say(&format!("trained in {}", duration(training_seconds)));
+
+    let checkpoints = session.directory.checkpoints();
+    let best = checkpoint::best(&checkpoints, &mut |error| console.warn(&error.to_string()))?;
+    let exported = export(&session, best, session.directory.model())?;
+    console.say(&format!("exported {}", describe(&exported).trim_end()));
+    let report = verify(&exported.path)?;
+    console.say(&format!("verified: {}", summary(&report)));
+
+    let model = Model::open(&exported.path)?;
+    let request = Request {
+        seed: arguments.seed,
+        ..Request::from_defaults(&model.metadata().generation)
+    };
+    console.say("\nA story, written by the packed file:\n");
+    let story = generate(&model, &request, &mut |_| true)?.text;
+    let report = Report {
+        out: &arguments.out,
+        model: &exported.path,
+        training_seconds,
+        val_loss: exported.val_loss,
+        verdict: report.verdict,
+        story: story.trim(),
+    };
+    console.result(&report, &format!("{}\n", story.trim()))?;
+    console.say(&where_everything_is(&session.directory));
+    Ok(Ending::Done)
+}
+
+fn where_everything_is(directory: &RunDirectory) -> String {
+    let mut text = String::from("\nWritten:\n");
+    for (path, what) in [
+        (directory.model(), "the packed model"),
+        (directory.config(), "the run's configuration"),
+        (directory.data(), "tokenizer and tokens"),
+        (directory.checkpoints(), "the best and the latest checkpoints"),
+        (directory.metrics(), "loss by step"),
+        (directory.timings(), "seconds by step"),
+        (directory.samples(), "stories during training"),
+    ] {
+        text.push_str(&format!("  {:<44}{what}\n", path.display().to_string()));
+    }
+    let model = directory.model();
+    text.push_str(&format!(
+        "\nNext:\n  tern generate {} --seed 2\n  tern verify {}",
+        model.display(),
+        model.display()
+    ));
+    text
+}

@@ -1,0 +1,290 @@
+//! The whole road through the binary, on a model that trains in a second: prepare, train, stop, resume, export, verify,
+//! generate; and what each command says to bad input.
+#![cfg(feature = "train")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const CONFIG: &str = r#"
+seed = 7
+[model]
+architecture = "bitlm"
+hidden_size = 32
+intermediate_size = 64
+num_hidden_layers = 2
+num_attention_heads = 2
+max_position_embeddings = 64
+[data]
+corpus = "stories"
+train_stories = 300
+valid_stories = 20
+seq_len = 32
+micro_batch = 2
+[data.tokenizer]
+train = "unigram"
+vocab_size = 400
+[train]
+steps = 8
+grad_accum = 2
+eval_every = 4
+checkpoint_every = 3
+[samples]
+every = 4
+max_tokens = 8
+[generate]
+max_tokens = 20
+"#;
+
+struct Workplace(TempDir);
+
+impl Workplace {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("run.toml"), CONFIG).unwrap();
+        Self(directory)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn tern(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_tern"))
+            .args(arguments)
+            .current_dir(self.0.path())
+            .env_remove("TERN_KERNEL")
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a command that must succeed and returns its standard output.
+    fn done(&self, arguments: &[&str]) -> String {
+        let output = self.tern(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that must fail with exit code 1 and returns its message.
+    fn failed(&self, arguments: &[&str]) -> String {
+        let output = self.tern(arguments);
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
+        assert!(!message.contains("panicked"), "{message}");
+        message
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+/// Every file below a directory that a resumed run must repeat, with its bytes.
+fn lasting_files(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
+    let mut pending = vec![directory.to_path_buf()];
+    while let Some(path) = pending.pop() {
+        for entry in fs::read_dir(&path).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.file_name().unwrap() != "timings.jsonl" {
+                let name = path.strip_prefix(directory).unwrap().display().to_string();
+                all.push((name, fs::read(&path).unwrap()));
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn a_stopped_and_resumed_run_leaves_the_bytes_of_one_that_was_not() {
+    let place = Workplace::new();
+    place.done(&["train", "run.toml", "--out", "whole"]);
+    for stop in 1..8 {
+        let out = format!("stopped-{stop}");
+        place.done(&["train", "run.toml", "--out", &out, "--stop-at", &stop.to_string()]);
+        place.done(&["train", "--resume", "--out", &out]);
+        let (whole, resumed) = (lasting_files(&place.path("whole")), lasting_files(&place.path(&out)));
+        let names = |files: &[(String, Vec<u8>)]| -> Vec<String> {
+            files.iter().map(|(name, _)| name.clone()).collect()
+        };
+        assert_eq!(names(&whole), names(&resumed), "stopped after {stop}");
+        for ((name, whole), (_, resumed)) in whole.iter().zip(&resumed) {
+            assert!(whole == resumed, "stopped after {stop}: {name} differs");
+        }
+    }
+}
+
+#[test]
+fn the_road_from_text_to_a_story() {
+    let place = Workplace::new();
+    let report = json(&place.done(&["--json", "train", "run.toml", "--out", "run"]));
+    assert_eq!(report["step"], 8);
+    assert_eq!(report["finished"], true);
+    let metrics = fs::read_to_string(place.path("run/metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().count(), 8);
+    for (step, line) in (1..).zip(metrics.lines()) {
+        let line = json(line);
+        assert_eq!(line["step"], step);
+        assert_eq!(line["tokens"], step * 2 * 2 * 32);
+        assert_eq!(line["val_loss"].is_number(), step % 4 == 0, "{line}");
+    }
+    assert_eq!(fs::read_to_string(place.path("run/timings.jsonl")).unwrap().lines().count(), 8);
+
+    let exported = json(&place.done(&["--json", "export", "run"]));
+    assert_eq!(exported["step"], 8);
+    let again = place.done(&["--json", "export", "run", "--out", "again.safetensors"]);
+    assert_eq!(json(&again)["check_loss"], exported["check_loss"]);
+    let (one, two) = (place.path("run/model.safetensors"), place.path("again.safetensors"));
+    assert!(fs::read(one).unwrap() == fs::read(two).unwrap(), "export is not a pure function");
+
+    let report = json(&place.done(&["--json", "verify", "run/model.safetensors"]));
+    assert_eq!(report["verdict"], "packed");
+    // The file's loss is the trainer's: weight-only parity.
+    let difference = report["check"]["difference"].as_f64().unwrap();
+    assert!(difference.abs() < 1e-3, "{difference}");
+
+    let story = |seed: &str| {
+        place.done(&["--json", "generate", "run/model.safetensors", "--seed", seed])
+    };
+    let text = |story: &str| json(story)["text"].clone();
+    assert_eq!(text(&story("3")), text(&story("3")), "generation is not a function of the seed");
+    assert_ne!(text(&story("3")), text(&story("4")));
+}
+
+#[test]
+fn a_dry_run_counts_bitlm() {
+    let place = Workplace::new();
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    let config = configs.join("bitlm-tinystories.toml");
+    let plan = json(&place.done(&["--json", "train", config.to_str().unwrap(), "--dry-run"]));
+    assert_eq!(plan["parameters"], 998_784);
+    assert_eq!(plan["ternary_parameters"], 972_800);
+    assert_eq!(plan["tokens_per_step"], 384 * 512);
+    assert_eq!(plan["steps"], 100_000);
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let place = Workplace::new();
+    for command in [
+        &["quickstart"][..],
+        &["data", "prepare"],
+        &["data", "stats"],
+        &["train"],
+        &["export"],
+        &["verify"],
+        &["generate"],
+        &["devices"],
+    ] {
+        let help = place.done(&[command, &["--help"]].concat());
+        assert!(help.contains("Example"), "{command:?}: {help}");
+        assert!(help.contains(&format!("tern {}", command.join(" "))), "{command:?}: {help}");
+    }
+    let version = place.done(&["--version"]);
+    assert!(version.contains("commit") && version.contains("kernel"), "{version}");
+}
+
+#[test]
+fn bad_words_are_refused_with_the_rule() {
+    let place = Workplace::new();
+    for (arguments, words) in [
+        (&["train", "missing.toml"][..], &["missing.toml", "No such file"][..]),
+        (&["train", "run.toml", "train.stepz=3"], &["stepz", "did you mean `steps`"]),
+        (&["train", "run.toml", "steps"], &["steps", "key=value"]),
+        (&["train", "run.toml", "--device", "tpu"], &["tpu", "cpu"]),
+        (&["train", "run.toml", "data.seq_len=65"], &["data.seq_len", "64", "65"]),
+        (&["train", "--resume", "--out", "nothing"], &["nothing"]),
+        (&["export", "nothing"], &["nothing"]),
+        (&["verify", "run.toml"], &["run.toml", "safetensors"]),
+        (&["generate", "nothing.safetensors"], &["nothing.safetensors", "No such file"]),
+        (&["data", "stats", "nothing"], &["nothing"]),
+    ] {
+        let message = place.failed(arguments);
+        for word in words {
+            assert!(message.contains(word), "{arguments:?} lacks {word:?}: {message}");
+        }
+    }
+}
+
+#[test]
+fn a_run_is_not_overwritten_and_not_mixed_with_another() {
+    let place = Workplace::new();
+    place.done(&["train", "run.toml", "--out", "run", "--stop-at", "2"]);
+    let before = lasting_files(&place.path("run"));
+    let message = place.failed(&["train", "run.toml", "--out", "run"]);
+    assert!(message.contains("--resume"), "{message}");
+    let message = place.failed(&["train", "run.toml", "--out", "run", "--resume", "train.steps=9"]);
+    assert!(message.contains("train.steps was 8, is 9"), "{message}");
+    assert!(before == lasting_files(&place.path("run")), "a refused command changed the run");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
+    let place = Workplace::new();
+    place.done(&["train", "run.toml", "--out", "run", "--stop-at", "5"]);
+    let latest = place.path("run/checkpoints/step-00000005/model.safetensors");
+    let mut bytes = fs::read(&latest).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&latest, bytes).unwrap();
+    let output = place.tern(&["train", "--resume", "--out", "run"]);
+    let message = stderr(&output);
+    assert!(output.status.success(), "{message}");
+    assert!(message.contains("step-00000005") && message.contains("checksum"), "{message}");
+    assert!(message.contains("resumed after step 4"), "{message}");
+    // With every checkpoint gone bad there is nothing to go on from.
+    for entry in fs::read_dir(place.path("run/checkpoints")).unwrap() {
+        fs::write(entry.unwrap().path().join("state.json"), "{").unwrap();
+    }
+    let message = place.failed(&["train", "--resume", "--out", "run"]);
+    assert!(message.contains("no checkpoint to go on from"), "{message}");
+}
+
+#[test]
+fn broken_model_files_are_named() {
+    let place = Workplace::new();
+    place.done(&["train", "run.toml", "--out", "run", "--stop-at", "1"]);
+    place.done(&["export", "run"]);
+    let good = fs::read(place.path("run/model.safetensors")).unwrap();
+    let bad = place.path("bad.safetensors");
+    for (name, bytes) in [
+        ("empty", Vec::new()),
+        ("truncated", good[..good.len() / 2].to_vec()),
+        ("oversized", [&good[..], &[0; 100]].concat()),
+        ("mislabelled", b"GGUF\x03\x00\x00\x00".repeat(20)),
+    ] {
+        fs::write(&bad, bytes).unwrap();
+        for command in ["verify", "generate"] {
+            let message = place.failed(&[command, "bad.safetensors"]);
+            assert!(message.contains("bad.safetensors"), "{name}: {message}");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error_and_loses_nothing() {
+    let place = Workplace::new();
+    place.done(&["train", "run.toml", "--out", "run", "--stop-at", "1"]);
+    place.done(&["export", "run"]);
+    let message = place.failed(&["export", "run", "--out", "/dev/full"]);
+    assert!(message.contains("/dev/full") && message.contains("space"), "{message}");
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_tern"))
+        .args(["--json", "verify", "run/model.safetensors"])
+        .current_dir(place.0.path())
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("space"), "{}", stderr(&output));
+}

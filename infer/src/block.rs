@@ -1,0 +1,42 @@
+//! One block of the decoder.
+
+use tern_kernels::ternary::Kernel;
+
+use crate::attention::Attention;
+use crate::cache::LayerCache;
+use crate::mlp::Mlp;
+use crate::norm::RmsNorm;
+use crate::rope::Angles;
+
+/// Pre-norm: `x += attention(norm(x))`, then `x += mlp(norm(x))`.
+#[derive(Debug)]
+pub struct Block {
+    pub(crate) input_layernorm: RmsNorm,
+    pub(crate) self_attn: Attention,
+    pub(crate) post_attention_layernorm: RmsNorm,
+    pub(crate) mlp: Mlp,
+}
+
+impl Block {
+    /// # Shapes
+    ///
+    /// - `x`: `[seq, hidden]`, the residual stream, in place; `seen`: tokens in `cache` before
+    pub fn forward(
+        &self,
+        kernel: Kernel,
+        x: &mut [f32],
+        hidden: usize,
+        angles: &Angles,
+        seen: usize,
+        cache: &mut LayerCache,
+    ) {
+        let normed = self.input_layernorm.forward(x);
+        add(x, &self.self_attn.forward(kernel, &normed, hidden, angles, seen, cache));
+        let normed = self.post_attention_layernorm.forward(x);
+        add(x, &self.mlp.forward(kernel, &normed, hidden));
+    }
+}
+
+fn add(x: &mut [f32], y: &[f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+}

@@ -1,0 +1,237 @@
+//! The whole decoder: ids to logits.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tern_format::config::ModelConfig;
+use tern_format::packed::{Metadata, PackedModel, Tensor};
+use tern_format::safetensors::Dtype;
+use tern_format::tokenizer::Tokenizer;
+use tern_kernels::ternary::Kernel;
+
+use crate::attention::Attention;
+use crate::block::Block;
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+use crate::linear::{Linear, dense};
+use crate::mlp::Mlp;
+use crate::norm::RmsNorm;
+use crate::rope::Rope;
+
+/// Tokens that pass through all blocks together: enough for every tile and thread, few enough that what
+/// lies between the layers stays in the cache.
+const CHUNK: usize = 128;
+
+/// A model that is ready to run.
+#[derive(Debug)]
+pub struct Model {
+    metadata: Metadata,
+    kernel: Kernel,
+    /// `[vocab_size, hidden]`.
+    embed_tokens: Vec<f32>,
+    layers: Vec<Block>,
+    norm: RmsNorm,
+    /// `[vocab_size, hidden]`; `None` if the head is the embedding.
+    lm_head: Option<Vec<f32>>,
+    rope: Rope,
+}
+
+impl Model {
+    /// Reads a packed file, with the kernel that this CPU or `TERN_KERNEL` chooses.
+    ///
+    /// # Errors
+    ///
+    /// What the file breaks a rule with, or a kernel that is not to be had.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::load(PackedModel::read(path)?)
+    }
+
+    /// Takes over a packed model, with the kernel that this CPU or `TERN_KERNEL` chooses.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn load(packed: PackedModel) -> Result<Self> {
+        Self::with_kernel(packed, Kernel::detect()?)
+    }
+
+    /// Takes over a packed model. Trits and floats stay as the file has them: nothing is ternarized again.
+    ///
+    /// # Errors
+    ///
+    /// The first entry or tensor that breaks a rule.
+    pub fn with_kernel(packed: PackedModel, kernel: Kernel) -> Result<Self> {
+        packed.validate()?;
+        let PackedModel { metadata, mut tensors } = packed;
+        let config = &metadata.config;
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer| block(&mut tensors, config, layer))
+            .collect::<Result<_>>()?;
+        let mut take = |name: &str| floats(&mut tensors, name);
+        let embed_tokens = take("model.embed_tokens.weight")?;
+        let norm = RmsNorm::new(take("model.norm.weight")?, config.rms_norm_eps);
+        let lm_head = (!config.tie_word_embeddings).then(|| take("lm_head.weight")).transpose()?;
+        let rope = Rope::new(config.head_dim, config.rope_theta);
+        Ok(Self { kernel, embed_tokens, layers, norm, lm_head, rope, metadata })
+    }
+
+    /// What the file says of itself.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &ModelConfig {
+        &self.metadata.config
+    }
+
+    /// The kernel that computes the products.
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// The tokenizer that the file carries.
+    ///
+    /// # Errors
+    ///
+    /// Bytes that are no tokenizer, or one with ids that the model lacks.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let tokenizer = Tokenizer::from_source(&self.metadata.tokenizer)?;
+        self.metadata.validate_tokenizer(tokenizer.vocab_size())?;
+        Ok(tokenizer)
+    }
+
+    /// An empty cache for one sequence.
+    pub fn cache(&self) -> Cache {
+        Cache::new(self.config())
+    }
+
+    /// Adds tokens to the cache and returns the logits after each: all of them at once, so mind the
+    /// size of the vocabulary.
+    ///
+    /// # Shapes
+    ///
+    /// - `ids`: `[seq]`; returns `[seq, vocab_size]`
+    ///
+    /// # Errors
+    ///
+    /// An id outside the vocabulary, or more tokens than the context has room for; the cache is then as it was.
+    ///
+    /// # Panics
+    ///
+    /// If the cache was made for a model of another shape.
+    pub fn logits_all(&self, ids: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
+        self.check(ids, cache)?;
+        let mut logits = Vec::with_capacity(ids.len() * self.config().vocab_size);
+        for ids in ids.chunks(CHUNK) {
+            logits.extend(self.head(&self.forward(ids, cache)));
+        }
+        Ok(logits)
+    }
+
+    /// Adds tokens to the cache and returns the logits after the last; none for no tokens.
+    ///
+    /// # Shapes
+    ///
+    /// - `ids`: `[seq]`; returns `[vocab_size]`
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::logits_all`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::logits_all`].
+    pub fn logits_last(&self, ids: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
+        self.check(ids, cache)?;
+        let hidden = self.config().hidden_size;
+        let mut last = Vec::new();
+        for ids in ids.chunks(CHUNK) {
+            last = self.forward(ids, cache).split_off((ids.len() - 1) * hidden);
+        }
+        Ok(self.head(&last))
+    }
+
+    /// `[seq]` ids to the normalized residual stream `[seq, hidden]`.
+    fn forward(&self, ids: &[u32], cache: &mut Cache) -> Vec<f32> {
+        let hidden = self.config().hidden_size;
+        let seen = cache.len();
+        let row = |&id: &u32| &self.embed_tokens[id as usize * hidden..][..hidden];
+        let mut x: Vec<f32> = ids.iter().flat_map(row).copied().collect(); // [seq, hidden]
+        let angles = self.rope.angles(seen..seen + ids.len());
+        for (layer, cache) in self.layers.iter().zip(cache.layers_mut()) {
+            layer.forward(self.kernel, &mut x, hidden, &angles, seen, cache);
+        }
+        cache.advance(ids.len());
+        self.norm.forward(&x)
+    }
+
+    /// `[seq, hidden]` to `[seq, vocab_size]`.
+    fn head(&self, x: &[f32]) -> Vec<f32> {
+        let config = self.config();
+        let w = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
+        dense(self.kernel, w, config.vocab_size, config.hidden_size, x)
+    }
+
+    fn check(&self, ids: &[u32], cache: &Cache) -> Result<()> {
+        let config = self.config();
+        assert!(cache.fits(config), "the cache was made for a model of another shape");
+        let vocab_size = config.vocab_size;
+        if let Some(position) = ids.iter().position(|&id| id as usize >= vocab_size) {
+            return Err(Error::TokenId { position, id: ids[position], vocab_size });
+        }
+        let (tokens, most) = (cache.len() + ids.len(), config.max_position_embeddings);
+        if tokens > most { Err(Error::Context { tokens, most }) } else { Ok(()) }
+    }
+}
+
+/// Takes the tensors of one block.
+fn block(
+    tensors: &mut BTreeMap<String, Tensor>,
+    config: &ModelConfig,
+    layer: usize,
+) -> Result<Block> {
+    let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+    let parts = config.block_linears();
+    let mut linear = |index: usize| {
+        let (part, d_output, d_input) = parts[index];
+        Ok::<_, Error>(Linear::new(take(tensors, &name(part))?, d_output, d_input))
+    };
+    let attention = [linear(0)?, linear(1)?, linear(2)?, linear(3)?];
+    let mlp = [linear(4)?, linear(5)?, linear(6)?];
+    let mut norm = |part: &str| {
+        Ok::<_, Error>(RmsNorm::new(floats(tensors, &name(part))?, config.rms_norm_eps))
+    };
+    Ok(Block {
+        input_layernorm: norm("input_layernorm")?,
+        self_attn: Attention::new(attention, config),
+        post_attention_layernorm: norm("post_attention_layernorm")?,
+        mlp: Mlp::new(
+            mlp,
+            config.intermediate_size,
+            config.hidden_act,
+            config.activation_quantizer,
+        ),
+    })
+}
+
+/// Takes a tensor out; `validate` has found them all.
+fn take(tensors: &mut BTreeMap<String, Tensor>, name: &str) -> Result<Tensor> {
+    let missing = tern_format::Error::Missing;
+    tensors.remove(name).ok_or_else(|| about(name, missing))
+}
+
+/// Takes a float tensor out; `validate` lets nothing but the linear layers be ternary.
+fn floats(tensors: &mut BTreeMap<String, Tensor>, name: &str) -> Result<Vec<f32>> {
+    match take(tensors, name)? {
+        Tensor::Float(float) => Ok(float.values),
+        Tensor::Ternary(_) => {
+            let expected = "F32, F16 or BF16";
+            Err(about(name, tern_format::Error::Dtype { expected, found: Dtype::U8 }))
+        }
+    }
+}
+
+fn about(name: &str, source: tern_format::Error) -> Error {
+    tern_format::Error::Tensor { name: name.into(), source: Box::new(source) }.into()
+}

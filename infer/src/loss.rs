@@ -1,0 +1,48 @@
+//! Cross-entropy of a model on fixed tokens.
+
+use crate::decoder::Model;
+use crate::error::{Error, Result};
+
+/// Tokens whose logits exist at a time.
+const CHUNK: usize = 128;
+
+/// Mean of `-ln softmax(logits)[next]` over every id but the first of every window, in nats per token.
+///
+/// Each window is read from position 0; its first id is context only. Logits are f32, the logarithm and the sum
+/// f64.
+///
+/// # Errors
+///
+/// No window, one of fewer than two ids, or what [`Model::logits_all`] refuses.
+pub fn mean_loss(model: &Model, windows: &[Vec<u32>]) -> Result<f64> {
+    let mut total = 0.0;
+    let mut predictions = 0u64;
+    for (window, ids) in windows.iter().enumerate() {
+        let [_, next @ ..] = ids.as_slice() else {
+            return Err(Error::Window { window, ids: 0 });
+        };
+        if next.is_empty() {
+            return Err(Error::Window { window, ids: 1 });
+        }
+        let vocab_size = model.config().vocab_size;
+        if let Some(position) = ids.iter().position(|&id| id as usize >= vocab_size) {
+            return Err(Error::TokenId { position, id: ids[position], vocab_size });
+        }
+        let mut cache = model.cache();
+        for (ids, next) in ids[..next.len()].chunks(CHUNK).zip(next.chunks(CHUNK)) {
+            let logits = model.logits_all(ids, &mut cache)?;
+            for (logits, &next) in logits.chunks_exact(vocab_size).zip(next) {
+                total += cross_entropy(logits, next);
+                predictions += 1;
+            }
+        }
+    }
+    if predictions == 0 { Err(Error::NoWindows) } else { Ok(total / predictions as f64) }
+}
+
+/// `ln sum e^(logit_j) - logit_next`, shifted by the largest logit.
+fn cross_entropy(logits: &[f32], next: u32) -> f64 {
+    let most = logits.iter().fold(f32::NEG_INFINITY, |most, &logit| most.max(logit));
+    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - most).exp()).sum();
+    sum.ln() + f64::from(most) - f64::from(logits[next as usize])
+}

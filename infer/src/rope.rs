@@ -1,0 +1,49 @@
+//! Rotary positions.
+
+use std::ops::Range;
+
+use tern_kernels::rope::{angles, frequencies, rotate};
+
+/// RoPE (arXiv:2104.09864), half-split.
+///
+/// Only the frequencies are kept: a table for the whole context would be as large as the config says, whatever
+/// the size of the file, and the angles of one token cost less than a thousandth of it.
+#[derive(Debug)]
+pub struct Rope {
+    frequencies: Vec<f64>,
+}
+
+/// Cosines and sines for a run of positions, `[seq, head_dim / 2]` each.
+#[derive(Debug)]
+pub struct Angles {
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    half: usize,
+}
+
+impl Rope {
+    /// `position * theta^(-2i / head_dim)`.
+    pub fn new(head_dim: usize, theta: f64) -> Self {
+        Self { frequencies: frequencies(head_dim, theta) }
+    }
+
+    /// The angles of some positions, for all blocks.
+    pub fn angles(&self, positions: Range<usize>) -> Angles {
+        let (cos, sin) = angles(&self.frequencies, positions);
+        Angles { cos, sin, half: self.frequencies.len() }
+    }
+}
+
+impl Angles {
+    /// Rotates every head of every token.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[seq, heads, head_dim]`
+    pub fn rotate(&self, x: &mut [f32], heads: usize) {
+        let rows = self.cos.chunks_exact(self.half).zip(self.sin.chunks_exact(self.half));
+        for (x, (cos, sin)) in x.chunks_exact_mut(heads * 2 * self.half).zip(rows) {
+            rotate(x, cos, sin);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Quantization inside the forward pass, with straight-through gradients.
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, unary};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::Tensor;
+use burn_flex::FlexTensor;
+use tern_kernels::train::fake_quantize as kernels;
+use tern_kernels::train::pool;
+
+use super::flex::{contiguous, fusible, sides, tensor, values};
+
+/// Smallest mean or maximum that a scale is made of, as in the kernels.
+const FLOOR: f32 = 1e-5;
+
+/// `clamp(round(w * k), -1, 1) / k` with `k = 1 / max(mean(|w|), 1e-5)` over the whole tensor (absmean, arXiv:2402.17764
+/// section 2), halves to even. Backward: the identity.
+///
+/// # Shapes
+///
+/// - `w`: `[d_output, d_input]`, and so the result
+pub fn fake_ternarize(w: Tensor<2>) -> Tensor<2> {
+    if !fusible(&w) {
+        return plain_fake_ternarize(w);
+    }
+    Tensor::from_dispatch(<Dispatch as FakeQuantize>::fused_fake_ternarize(w.into_dispatch()))
+}
+
+/// [`fake_ternarize`] composed of Burn's operations.
+pub fn plain_fake_ternarize(w: Tensor<2>) -> Tensor<2> {
+    let inner = w.clone().detach();
+    let k = inner.clone().abs().mean().clamp_min(FLOOR).recip().unsqueeze::<2>();
+    straight_through(w, inner.mul(k.clone()).round().clamp(-1.0, 1.0) / k)
+}
+
+/// `clamp(round(x * k), -128, 127) / k` with `k = 127 / max(max(|x|), 1e-5)` for each row (absmax, arXiv:2402.17764
+/// section 2), halves to even. Backward: the identity.
+///
+/// # Shapes
+///
+/// - `x`: `[rows, hidden]`, and so the result
+pub fn fake_quantize_int8(x: Tensor<2>) -> Tensor<2> {
+    if !fusible(&x) {
+        return plain_fake_quantize_int8(x);
+    }
+    Tensor::from_dispatch(<Dispatch as FakeQuantize>::fused_fake_quantize_int8(x.into_dispatch()))
+}
+
+/// [`fake_quantize_int8`] composed of Burn's operations.
+pub fn plain_fake_quantize_int8(x: Tensor<2>) -> Tensor<2> {
+    let inner = x.clone().detach();
+    let k = inner.clone().abs().max_dim(1).clamp_min(FLOOR).recip().mul_scalar(127.0);
+    straight_through(x, inner.mul(k.clone()).round().clamp(-128.0, 127.0) / k)
+}
+
+/// The value of `quantized` with the gradient of `x`. `x - x` is an exact zero, so no bit of the value is lost.
+fn straight_through(x: Tensor<2>, quantized: Tensor<2>) -> Tensor<2> {
+    quantized + (x.clone() - x.detach())
+}
+
+#[backend_extension(Flex, Autodiff)]
+trait FakeQuantize: Backend {
+    fn fused_fake_ternarize(w: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_fake_quantize_int8(x: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl FakeQuantize for Flex {
+    fn fused_fake_ternarize(w: FlexTensor) -> FlexTensor {
+        let w = contiguous(w);
+        let mut out = pool::take(values(&w).len());
+        kernels::ternarize_dequantize(values(&w), &mut out);
+        tensor(out, sides(&w))
+    }
+
+    fn fused_fake_quantize_int8(x: FlexTensor) -> FlexTensor {
+        let x = contiguous(x);
+        let [rows, hidden] = sides(&x);
+        let mut out = pool::take(rows * hidden);
+        kernels::quantize_dequantize_int8(values(&x), hidden, &mut out);
+        tensor(out, [rows, hidden])
+    }
+}
+
+impl<C: CheckpointStrategy> FakeQuantize for Autodiff<Flex, C> {
+    fn fused_fake_ternarize(w: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (w, node) = w.into_parts();
+        let out = Flex::fused_fake_ternarize(w);
+        StraightThrough.prepare::<C>([node]).compute_bound().stateless(out)
+    }
+
+    fn fused_fake_quantize_int8(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let out = Flex::fused_fake_quantize_int8(x);
+        StraightThrough.prepare::<C>([node]).compute_bound().stateless(out)
+    }
+}
+
+#[derive(Debug)]
+struct StraightThrough;
+
+impl Backward<Flex, 1> for StraightThrough {
+    type State = ();
+
+    fn backward(self, ops: Ops<(), 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        unary::<Flex, _>(ops.parents, ops.node, grads, |dy| dy);
+    }
+}
