@@ -11,5 +11,6 @@ pub mod stats;
 pub mod stories;
 pub mod token_file;
 pub mod tokenizer_training;
+mod unigram_training;
 
 pub use error::{Error, Result};

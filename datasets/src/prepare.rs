@@ -494,3 +494,146 @@ fn hash_stories(seed: u64) -> Source {
     let name = format!("the first {PROBED} training stories of seed {seed}");
     Source { role: "stories".to_owned(), name, bytes, sha256: hex(hash) }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::config::Separator;
+
+    fn config(toml: &str) -> DataConfig {
+        let rest = "seq_len = 8\nmicro_batch = 2\ntokenizer = { train = \"bpe\", vocab_size = 300 }\n";
+        toml::from_str(&format!("{rest}{toml}")).unwrap()
+    }
+
+    fn corpus(stories: usize) -> String {
+        let story = |i| format!("Once there was a cat with number {i}.\n\nIt lived in house {}.\n<|endoftext|>\n", i * 7 % 13);
+        (0..stories).map(story).collect()
+    }
+
+    fn run(config: &DataConfig, base: &Path) -> Result<Prepared> {
+        prepare(config, base, &base.join("out"), &mut |_| ())
+    }
+
+    fn documents(prepared: &Prepared, tokens: &TokenFile) -> Vec<String> {
+        let ids: Vec<u32> = tokens.ids(0..tokens.len()).collect();
+        let documents = ids.split_inclusive(|id| *id == 2);
+        documents.map(|ids| prepared.tokenizer.decode(ids).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_hash_splits_whatever_the_order_and_nothing_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = corpus(400);
+        std::fs::write(folder.path().join("a.txt"), &text).unwrap();
+        let config = config("train = [\"a.txt\"]\nvalid_fraction = 0.1\n");
+        let mut stages = Vec::new();
+        let out = folder.path().join("out");
+        let first = prepare(&config, folder.path(), &out, &mut |progress| stages.push(progress.stage)).unwrap();
+        assert_eq!(stages, [Stage::Check, Stage::Tokenizer, Stage::Encode, Stage::Encode]);
+        let (train, valid) = (documents(&first, &first.train), documents(&first, &first.valid));
+        assert_eq!(train.len() + valid.len(), 400);
+        assert!((20..65).contains(&valid.len()), "{}", valid.len());
+        assert_eq!(first.summary.valid.documents, valid.len() as u64);
+        assert_eq!(first.summary.train.text_bytes, train.iter().map(|text| text.len() as u64).sum::<u64>());
+
+        let mut stories: Vec<&str> = text.split_inclusive("<|endoftext|>\n").collect();
+        stories.reverse();
+        std::fs::write(folder.path().join("a.txt"), stories.concat()).unwrap();
+        let second = run(&config, folder.path()).unwrap();
+        let mut again = documents(&second, &second.valid);
+        again.reverse();
+        assert_eq!(again, valid);
+        assert_eq!(first.tokenizer.hash(), second.tokenizer.hash());
+    }
+
+    #[test]
+    fn the_same_settings_and_sources_are_reused_and_others_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.txt"), corpus(300)).unwrap();
+        let mut config = config("train = [\"a.txt\"]\nvalid_fraction = 0.1\n");
+        let first = run(&config, folder.path()).unwrap();
+        assert!(!first.reused);
+        config.seq_len = 16;
+        let second = run(&config, folder.path()).unwrap();
+        assert!(second.reused && second.summary == first.summary);
+        config.collapse_blank_lines = true;
+        let third = run(&config, folder.path()).unwrap();
+        assert!(!third.reused && third.summary.sha256 != first.summary.sha256);
+        assert!(documents(&third, &third.train)[0].contains(".\nIt"));
+        // A damaged file is made again.
+        let path = folder.path().join("out").join(TRAIN);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(Prepared::open(&folder.path().join("out")).unwrap_err().to_string().contains("cut short"));
+        assert!(!run(&config, folder.path()).unwrap().reused);
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        std::fs::write(folder.path().join("a.txt"), corpus(301)).unwrap();
+        assert!(!run(&config, folder.path()).unwrap().reused);
+    }
+
+    #[test]
+    fn a_failure_leaves_the_folder_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("a.txt");
+        std::fs::write(&source, corpus(300)).unwrap();
+        let config = config("train = [\"a.txt\"]\nvalid_fraction = 0.1\n");
+        let first = run(&config, folder.path()).unwrap();
+        std::fs::write(&source, [corpus(300).as_bytes(), b"\xff\n"].concat()).unwrap();
+        let error = run(&config, folder.path()).unwrap_err().to_string();
+        assert!(error.contains("a.txt:1201: text must be UTF-8"), "{error}");
+        let still = Prepared::open(&folder.path().join("out")).unwrap();
+        assert_eq!(still.summary, first.summary);
+        assert_eq!(std::fs::read_dir(folder.path().join("out")).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn explicit_validation_files_override_the_hash() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.txt"), corpus(300)).unwrap();
+        std::fs::write(folder.path().join("v.txt"), "Once there was\n\na dog.\n<|endoftext|>\n").unwrap();
+        let mut config = config("train = [\"a.txt\"]\nvalid = [\"v.txt\"]\n");
+        config.valid_separator = Some(Separator::None);
+        let prepared = run(&config, folder.path()).unwrap();
+        assert_eq!(prepared.summary.train.documents, 300);
+        let valid = documents(&prepared, &prepared.valid);
+        assert_eq!(valid, ["Once there was\n\na dog.\n<|endoftext|>"]);
+    }
+
+    #[test]
+    fn stories_need_no_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config("corpus = \"stories\"\ntrain_stories = 300\nvalid_stories = 20\n");
+        let prepared = run(&config, folder.path()).unwrap();
+        assert_eq!((prepared.summary.train.documents, prepared.summary.valid.documents), (300, 20));
+        assert_eq!(documents(&prepared, &prepared.valid)[3], stories(0, Split::Valid).nth(3).unwrap().text);
+        assert!(run(&config, folder.path()).unwrap().reused);
+    }
+
+    #[test]
+    fn what_cannot_be_prepared_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("empty.txt", "\n\n");
+        write("a.txt", &corpus(300));
+        write("one.txt", "One story.");
+        write("bad.json", "{");
+        let refused = |toml: &str| run(&config(toml), folder.path()).unwrap_err().to_string();
+        let error = refused("train = [\"empty.txt\"]");
+        assert!(error.contains("the training corpus (") && error.contains("empty.txt) holds no documents"), "{error}");
+        let error = refused("train = [\"a.txt\"]\nvalid = [\"empty.txt\"]");
+        assert!(error.contains("the validation corpus (") && error.contains("holds no documents"), "{error}");
+        let error = refused("train = [\"a.txt\"]\nvalid_fraction = 1e-9");
+        assert!(error.contains("raise data.valid_fraction"), "{error}");
+        let error = refused("train = [\"none.txt\"]");
+        assert!(error.contains("none.txt: No such file"), "{error}");
+        let error = refused("train = [\"a.txt\"]\nvalid_fraction = 0.1\neos = \"<|end|>\"");
+        assert_eq!(error, "data.eos must be a token of the tokenizer, is \"<|end|>\"");
+        let mut config = config("train = [\"a.txt\"]");
+        config.tokenizer = crate::config::TokenizerConfig { file: Some("bad.json".to_owned()), ..Default::default() };
+        let error = run(&config, folder.path()).unwrap_err().to_string();
+        assert!(error.contains("bad.json: tokenizer.json: "), "{error}");
+        assert!(!folder.path().join("out").join(SUMMARY).exists());
+        assert!(Prepared::open(folder.path()).unwrap_err().to_string().contains("data.json: "));
+    }
+}

@@ -139,3 +139,22 @@ fn percentiles(mut lengths: Vec<usize>) -> Percentiles {
     let mean = lengths.iter().sum::<usize>() as f64 / lengths.len() as f64;
     Percentiles { min: at(0.0), p5: at(0.05), p50: at(0.5), p95: at(0.95), max: at(1.0), mean }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::token_file::tests::{file, words};
+
+    #[test]
+    fn every_token_is_counted() {
+        let (_folder, tokens) = file(9, &[3, 4, 3, 0, 3, 2, 1, 5]);
+        let side = side_stats(Side { text_bytes: 20, ..Side::default() }, &tokens, &words(9));
+        assert_eq!(side.top[0], TokenCount { id: 3, token: "w3".to_owned(), count: 3, share: 0.3 });
+        assert_eq!((side.unused_ids, side.unknown_share, side.bytes_per_token), (3, 0.1, 2.0));
+        let lengths = Percentiles { min: 1, p5: 1, p50: 5, p95: 5, max: 5, mean: 3.0 };
+        assert_eq!(side.document_tokens, lengths);
+        assert_eq!(percentiles(Vec::new()), Percentiles::default());
+        assert_eq!(percentiles((1..=101).collect()), Percentiles { min: 1, p5: 6, p50: 51, p95: 96, max: 101, mean: 51.0 });
+    }
+}

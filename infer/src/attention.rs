@@ -6,11 +6,8 @@ use tern_kernels::softmax::softmax;
 use tern_kernels::ternary::Kernel;
 
 use crate::cache::LayerCache;
-use crate::linear::{Activations, Linear};
+use crate::linear::{Activations, Linear, PARALLEL};
 use crate::rope::Angles;
-
-/// Products below which a second thread costs more than it saves.
-const PARALLEL: usize = 1 << 19;
 
 /// `o_proj(softmax(rope(q) rope(k)^T / sqrt(head_dim)) v)`; query head `h` reads key/value head
 /// `h / (heads / key_value_heads)` (GQA, arXiv:2305.13245).

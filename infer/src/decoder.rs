@@ -156,8 +156,10 @@ impl Model {
     fn forward(&self, ids: &[u32], cache: &mut Cache) -> Vec<f32> {
         let hidden = self.config().hidden_size;
         let seen = cache.len();
-        let row = |&id: &u32| &self.embed_tokens[id as usize * hidden..][..hidden];
-        let mut x: Vec<f32> = ids.iter().flat_map(row).copied().collect(); // [seq, hidden]
+        let mut x = Vec::with_capacity(ids.len() * hidden); // [seq, hidden]
+        for &id in ids {
+            x.extend_from_slice(&self.embed_tokens[id as usize * hidden..][..hidden]);
+        }
         let angles = self.rope.angles(seen..seen + ids.len());
         for (layer, cache) in self.layers.iter().zip(cache.layers_mut()) {
             layer.forward(self.kernel, &mut x, hidden, &angles, seen, cache);
@@ -234,4 +236,164 @@ fn floats(tensors: &mut BTreeMap<String, Tensor>, name: &str) -> Result<Vec<f32>
 
 fn about(name: &str, source: tern_format::Error) -> Error {
     tern_format::Error::Tensor { name: name.into(), source: Box::new(source) }.into()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use tern_format::config::{ActivationQuantizer, Architecture};
+    use tern_format::packed::{FloatTensor, FloatType};
+
+    use super::*;
+    use crate::reference::{self, config, packed};
+
+    fn kernels() -> Vec<Kernel> {
+        Kernel::available()
+    }
+
+    fn ids(seq: usize) -> Vec<u32> {
+        (0..seq as u32).map(|i| i * i * 31 % 258).collect()
+    }
+
+    /// The largest difference, as a share of the largest logit.
+    fn difference(ours: &[f32], reference: &[Vec<f64>]) -> f64 {
+        let most = reference.iter().flatten().fold(0.0f64, |most, x| most.max(x.abs()));
+        let pairs = ours.iter().zip(reference.iter().flatten());
+        pairs.map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max) / most
+    }
+
+    #[test]
+    fn logits_are_those_of_the_formulas() {
+        for architecture in [Architecture::Bitlm, Architecture::Llama] {
+            for tie_word_embeddings in [true, false] {
+                let config = ModelConfig { tie_word_embeddings, ..config(architecture) };
+                let packed = packed(&config, 7);
+                let expected = reference::logits(&packed, &ids(150));
+                for kernel in kernels() {
+                    let model = Model::with_kernel(packed.clone(), kernel).unwrap();
+                    let logits = model.logits_all(&ids(150), &mut model.cache()).unwrap();
+                    let error = difference(&logits, &expected);
+                    assert!(error < 1e-5, "{architecture:?} {}: {error:e}", kernel.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn int8_logits_are_those_of_the_formulas() {
+        // A code may flip at a rounding boundary, in f32 as in f64: 3e-2 in such rows, else 1e-5.
+        let mut config = config(Architecture::Bitlm);
+        config.activation_quantizer = ActivationQuantizer::Int8;
+        let packed = packed(&config, 8);
+        let expected = reference::logits(&packed, &ids(40));
+        for kernel in kernels() {
+            let model = Model::with_kernel(packed.clone(), kernel).unwrap();
+            let logits = model.logits_all(&ids(40), &mut model.cache()).unwrap();
+            let rows = logits.chunks_exact(config.vocab_size).zip(&expected);
+            let errors: Vec<f64> =
+                rows.map(|(row, expected)| difference(row, std::slice::from_ref(expected))).collect();
+            let flipped = errors.iter().filter(|&&error| error > 1e-5).count();
+            eprintln!("{}: {flipped} of 40 rows have a flipped code", kernel.name());
+            assert!(errors.iter().all(|&error| error < 3e-2), "{errors:?}");
+            assert!(flipped < 20, "{errors:?}");
+        }
+    }
+
+    #[test]
+    fn a_projected_float_model_computes_what_the_packed_one_does() {
+        for quantizer in [ActivationQuantizer::None, ActivationQuantizer::Int8] {
+            let mut config = config(Architecture::Bitlm);
+            config.activation_quantizer = quantizer;
+            let packed = packed(&config, 9);
+            let mut projected = packed.clone();
+            for tensor in projected.tensors.values_mut() {
+                if let Tensor::Ternary(ternary) = tensor {
+                    let value = |&trit: &i8| f32::from(trit) * ternary.scales[0];
+                    let values = ternary.trits().unwrap().iter().map(value).collect();
+                    let shape = vec![ternary.d_output, ternary.d_input];
+                    *tensor = Tensor::Float(FloatTensor::new(shape, FloatType::F32, values));
+                }
+            }
+            let run = |packed| {
+                let model = Model::load(packed).unwrap();
+                model.logits_last(&ids(9), &mut model.cache()).unwrap()
+            };
+            let (ours, theirs) = (run(packed), run(projected));
+            let most = theirs.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+            for (a, b) in ours.iter().zip(&theirs) {
+                assert!((a - b).abs() < 3e-2 * most);
+            }
+        }
+    }
+
+    #[test]
+    fn cached_decoding_is_the_full_forward_to_the_bit() {
+        for quantizer in [ActivationQuantizer::None, ActivationQuantizer::Int8] {
+            let mut config = config(Architecture::Bitlm);
+            config.activation_quantizer = quantizer;
+            for kernel in kernels() {
+                let model = Model::with_kernel(packed(&config, 3), kernel).unwrap();
+                let ids = ids(200);
+                let all = model.logits_all(&ids, &mut model.cache()).unwrap();
+                for cuts in [vec![1; 200], vec![5, 128, 1, 66], vec![200]] {
+                    let (mut cache, mut start) = (model.cache(), 0);
+                    for cut in cuts {
+                        let last = model.logits_last(&ids[start..start + cut], &mut cache).unwrap();
+                        start += cut;
+                        assert_eq!(last, all[(start - 1) * 258..][..258]);
+                    }
+                    cache.truncate(100);
+                    let again = model.logits_last(&ids[100..=100], &mut cache).unwrap();
+                    assert_eq!(again, all[100 * 258..][..258]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        // Wide enough that the products are shared out.
+        let config = ModelConfig {
+            hidden_size: 1200,
+            intermediate_size: 1800,
+            num_hidden_layers: 1,
+            ..config(Architecture::Bitlm)
+        };
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let model = Model::load(packed(&config, 4)).unwrap();
+            pool.install(|| {
+                let mut cache = model.cache();
+                let mut logits = model.logits_all(&ids(150), &mut cache).unwrap();
+                logits.extend(model.logits_last(&[1], &mut cache).unwrap());
+                logits
+            })
+        };
+        assert_eq!(run(1), run(3));
+    }
+
+    #[test]
+    fn bad_tokens_are_refused_and_leave_the_cache_alone() {
+        let model = Model::load(packed(&config(Architecture::Bitlm), 1)).unwrap();
+        let mut cache = model.cache();
+        model.logits_last(&[1, 2, 3], &mut cache).unwrap();
+        let error = model.logits_last(&[1, 258], &mut cache).unwrap_err();
+        assert!(matches!(error, Error::TokenId { position: 1, id: 258, vocab_size: 258 }));
+        let error = model.logits_all(&[0; 298], &mut cache).unwrap_err();
+        assert!(matches!(error, Error::Context { tokens: 301, most: 300 }));
+        assert_eq!(cache.len(), 3);
+        assert!(model.logits_all(&[], &mut cache).unwrap().is_empty());
+        assert!(model.logits_last(&[], &mut cache).unwrap().is_empty());
+        assert_eq!(model.logits_all(&[0; 297], &mut cache).unwrap().len(), 297 * 258);
+    }
+
+    #[test]
+    fn a_model_that_breaks_its_config_is_refused() {
+        let mut broken = packed(&config(Architecture::Bitlm), 1);
+        broken.tensors.remove("model.norm.weight");
+        assert!(Model::load(broken).unwrap_err().to_string().contains("model.norm.weight"));
+        let mut broken = packed(&config(Architecture::Bitlm), 1);
+        broken.metadata.config.hidden_size += 1;
+        assert!(Model::load(broken).is_err());
+    }
 }

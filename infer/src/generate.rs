@@ -263,3 +263,160 @@ impl<F: FnMut(&str) -> ControlFlow<()>> Text<F> {
         Ok((self.shown, reason))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use tern_format::config::{Architecture, ModelConfig};
+    use tern_format::packed::{PackedModel, Tensor};
+
+    use super::*;
+    use crate::reference::{BOS, EOS, config, packed};
+
+    /// A model that goes round a cycle: after each of these bytes comes the next. Its blocks add nothing,
+    /// the embedding of a token is a direction of its own, and the head looks for the one before.
+    fn cycle(text: &[u32]) -> PackedModel {
+        let config = ModelConfig {
+            hidden_size: 64,
+            max_position_embeddings: 64,
+            tie_word_embeddings: false,
+            ..config(Architecture::Llama)
+        };
+        let mut packed = packed(&config, 1);
+        let hidden = config.hidden_size;
+        for (name, tensor) in &mut packed.tensors {
+            let Tensor::Float(float) = tensor else { continue };
+            let norm = name.contains("norm");
+            float.values.fill(if norm { 1.0 } else { 0.0 });
+            for (i, &id) in text.iter().enumerate() {
+                let row = id as usize * hidden;
+                match name.as_str() {
+                    "model.embed_tokens.weight" => float.values[row + i] = 1.0,
+                    "lm_head.weight" => {
+                        float.values[row + (i + text.len() - 1) % text.len()] = 1.0;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        packed
+    }
+
+    fn bytes(text: &str) -> Vec<u32> {
+        text.bytes().map(u32::from).collect()
+    }
+
+    fn greedy(max_tokens: usize) -> Options {
+        Options { sampling: Settings::greedy(), max_tokens, stop: Vec::new(), ignore_eos: false }
+    }
+
+    /// Runs a cycle from its first token; returns what came and the pieces shown.
+    fn run(cycle_of: &[u32], options: &Options) -> (Output, Vec<String>) {
+        let model = Model::load(cycle(cycle_of)).unwrap();
+        let mut pieces = Vec::new();
+        let generator = Generator::new(&model).unwrap();
+        let output = generator
+            .generate_ids(&cycle_of[..1], options, |piece| {
+                pieces.push(piece.to_owned());
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(pieces.concat(), output.text);
+        assert!(pieces.iter().all(|piece| !piece.is_empty()));
+        (output, pieces)
+    }
+
+    #[test]
+    fn pieces_are_whole_characters() {
+        let (output, pieces) = run(&bytes("aé漢🙂"), &greedy(10));
+        assert_eq!(pieces, ["é", "漢", "🙂", "a"]);
+        assert_eq!((output.stop_reason, output.ids.len()), (StopReason::MaxTokens, 10));
+        // Cut inside a character: what came of it is shown at the end, as a replacement.
+        let (output, _) = run(&bytes("aé漢"), &greedy(3));
+        assert_eq!(output.text, "é\u{fffd}");
+    }
+
+    #[test]
+    fn eos_ends_and_is_not_shown() {
+        let mut text = bytes("abc");
+        text.push(EOS);
+        let (output, _) = run(&text, &greedy(20));
+        assert_eq!((output.text.as_str(), output.stop_reason), ("bc", StopReason::Eos));
+        assert_eq!(output.ids.last(), Some(&EOS));
+        let (output, _) = run(&text, &Options { ignore_eos: true, ..greedy(6) });
+        assert_eq!((output.text.as_str(), output.stop_reason), ("bcabc", StopReason::MaxTokens));
+    }
+
+    #[test]
+    fn a_stop_string_across_tokens_is_never_shown() {
+        let options = Options { stop: vec!["é!".into(), "?z".into()], ..greedy(40) };
+        let (output, pieces) = run(&bytes("xa?bé!"), &options);
+        assert_eq!(output.text, "a?b");
+        assert_eq!(output.stop_reason, StopReason::StopString("é!".into()));
+        assert_eq!(pieces.concat(), "a?b");
+        // Not reached: what was held back is shown at the end.
+        let (output, _) = run(&bytes("xa?bé!"), &Options { max_tokens: 5, ..options });
+        assert_eq!(output.text, "a?bé");
+        let (output, _) = run(&bytes("ab"), &Options { stop: vec!["bax".into()], ..greedy(4) });
+        assert_eq!((output.text.as_str(), output.stop_reason), ("baba", StopReason::MaxTokens));
+    }
+
+    #[test]
+    fn a_full_context_ends_the_text() {
+        // 64 positions: the prompt's one and 63 more are read, and the last read gives one more.
+        let (output, _) = run(&bytes("ab"), &greedy(1000));
+        assert_eq!((output.ids.len(), output.stop_reason), (64, StopReason::ContextFull));
+        let model = Model::load(cycle(&bytes("ab"))).unwrap();
+        let generator = Generator::new(&model).unwrap();
+        let error = generator.generate(&"a".repeat(64), &greedy(1), |_| ControlFlow::Continue(()));
+        assert!(matches!(error, Err(Error::Context { tokens: 65, most: 64 })));
+    }
+
+    #[test]
+    fn a_prompt_has_bos_and_the_callback_can_end_it() {
+        let model = Model::load(cycle(&bytes("ab"))).unwrap();
+        let generator = Generator::new(&model).unwrap();
+        assert_eq!(generator.encode("ab").unwrap(), [BOS, 97, 98]);
+        let output =
+            generator.generate("ab", &greedy(9), |_| ControlFlow::Break(())).unwrap();
+        assert_eq!((output.prompt_tokens, output.ids.len()), (3, 1));
+        assert_eq!((output.text.as_str(), output.stop_reason), ("a", StopReason::Cancelled));
+        let output = generator.generate("ab", &greedy(0), |_| ControlFlow::Break(())).unwrap();
+        assert_eq!((output.ids.len(), output.stop_reason), (0, StopReason::MaxTokens));
+    }
+
+    #[test]
+    fn nothing_to_go_on_from_is_an_error() {
+        let mut packed = cycle(&bytes("ab"));
+        packed.metadata.bos = None;
+        let model = Model::load(packed).unwrap();
+        let generator = Generator::new(&model).unwrap();
+        let run = |ids: &[u32]| generator.generate_ids(ids, &greedy(1), |_| ControlFlow::Break(()));
+        assert!(matches!(generator.encode(""), Err(Error::NoTokens)));
+        assert!(matches!(run(&[]), Err(Error::NoTokens)));
+        assert!(matches!(run(&[1, 999]), Err(Error::TokenId { position: 1, id: 999, .. })));
+    }
+
+    #[test]
+    fn a_seed_is_a_text() {
+        let model = Model::load(packed(&config(Architecture::Bitlm), 2)).unwrap();
+        let generator = Generator::new(&model).unwrap();
+        let text = |seed| {
+            let sampling = Settings { seed, ..Settings::default() };
+            let options = Options { sampling, ..greedy(40) };
+            generator.generate("go", &options, |_| ControlFlow::Continue(())).unwrap().ids
+        };
+        assert_eq!(text(1), text(1));
+        assert_ne!(text(1), text(2));
+    }
+
+    #[test]
+    fn a_tokenizer_too_large_for_the_model_is_refused() {
+        let config = ModelConfig { vocab_size: 257, ..config(Architecture::Bitlm) };
+        let mut packed = packed(&config, 2);
+        (packed.metadata.bos, packed.metadata.eos) = (None, None);
+        let model = Model::load(packed).unwrap();
+        let error = Generator::new(&model).unwrap_err().to_string();
+        assert!(error.contains("257") && error.contains("258"), "{error}");
+    }
+}

@@ -46,3 +46,42 @@ fn cross_entropy(logits: &[f32], next: u32) -> f64 {
     let sum: f64 = logits.iter().map(|&logit| f64::from(logit - most).exp()).sum();
     sum.ln() + f64::from(most) - f64::from(logits[next as usize])
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use tern_format::config::Architecture;
+
+    use super::*;
+    use crate::reference::{self, config, packed};
+
+    #[test]
+    fn is_the_mean_over_all_predictions() {
+        let packed = packed(&config(Architecture::Bitlm), 5);
+        let windows: Vec<Vec<u32>> =
+            [2, 3, 140].map(|n| (0..n).map(|i| i * 37 % 258).collect()).to_vec();
+        let mut expected = Vec::new();
+        for window in &windows {
+            let logits = reference::logits(&packed, &window[..window.len() - 1]);
+            for (logits, &next) in logits.iter().zip(&window[1..]) {
+                let sum: f64 = logits.iter().map(|x| x.exp()).sum();
+                expected.push(sum.ln() - logits[next as usize]);
+            }
+        }
+        let expected = expected.iter().sum::<f64>() / expected.len() as f64;
+        let loss = mean_loss(&Model::load(packed).unwrap(), &windows).unwrap();
+        assert!((loss - expected).abs() < 1e-5, "{loss} {expected}");
+    }
+
+    #[test]
+    fn windows_that_predict_nothing_are_refused() {
+        let model = Model::load(packed(&config(Architecture::Bitlm), 5)).unwrap();
+        let fails = |windows: &[Vec<u32>]| mean_loss(&model, windows).unwrap_err();
+        assert!(matches!(fails(&[]), Error::NoWindows));
+        assert!(matches!(fails(&[vec![1, 2], vec![1]]), Error::Window { window: 1, ids: 1 }));
+        assert!(matches!(fails(&[vec![]]), Error::Window { window: 0, ids: 0 }));
+        assert!(matches!(fails(&[vec![1, 999]]), Error::TokenId { position: 1, .. }));
+        assert!(matches!(fails(&[vec![1; 302]]), Error::Context { most: 300, .. }));
+        assert!(mean_loss(&model, &[vec![1; 301]]).is_ok());
+    }
+}

@@ -3,6 +3,7 @@
 //! The only crate with `unsafe`: SIMD kernels and memory maps.
 
 mod arch;
+pub mod cpu;
 pub mod dense;
 pub mod exp;
 pub mod mapped_file;

@@ -11,7 +11,7 @@ const LANES: usize = 8;
 ///
 /// - `x`: `[n]`; entries of minus infinity get the weight 0
 pub fn softmax(x: &mut [f32]) {
-    let most = x.iter().fold(f32::NEG_INFINITY, |most, &value| most.max(value));
+    let most = largest(x);
     if most == f32::NEG_INFINITY {
         // All are minus infinity (or there are none): no entry is likelier than another.
         let share = 1.0 / x.len() as f32;
@@ -35,6 +35,19 @@ pub fn softmax(x: &mut [f32]) {
     for value in x {
         *value *= scale;
     }
+}
+
+/// The largest entry; minus infinity if there is none.
+fn largest(x: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let blocks = x.chunks_exact(LANES);
+    let rest = blocks.remainder();
+    for block in blocks {
+        for (lane, &value) in lanes.iter_mut().zip(block) {
+            *lane = if value > *lane { value } else { *lane };
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |most, &value| most.max(value))
 }
 
 #[cfg(test)]

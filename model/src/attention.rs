@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use tern_format::config::ModelConfig;
 
 use crate::bit_linear::BitLinear;
-use crate::fused::{self, AttentionShape};
+use crate::tmp_attention::{self as fused, AttentionShape};
 use crate::parameters::Init;
 
 /// `softmax(rope(q) rope(k)^T / sqrt(head_dim)) v`, causal (arXiv:1706.03762, arXiv:2104.09864, arXiv:2305.13245).

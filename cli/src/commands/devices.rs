@@ -33,7 +33,7 @@ pub(crate) fn run(_: &Arguments, console: &Console) -> Result<Ending> {
     let report = Report {
         devices: devices(),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
-        cpu_features: tern_kernels::ternary::cpu_features(),
+        cpu_features: tern_kernels::cpu::features(),
         inference_kernel: Kernel::detect()?.name(),
         inference_kernels: Kernel::available().iter().map(Kernel::name).collect(),
         memory_bytes: memory(),

@@ -1,13 +1,14 @@
 //! `tern quickstart`
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Result;
 use serde::Serialize;
-use tern_infer::generate::{Request, generate};
-use tern_infer::model::Model;
+use tern_infer::Model;
+use tern_infer::generate::{Generator, Options};
 use tern_infer::verify::{Verdict, verify};
 use tern_train::checkpoint;
 use tern_train::config::RunConfig;
@@ -103,12 +104,14 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
     console.say(&format!("verified: {}", summary(&report)));
 
     let model = Model::open(&exported.path)?;
-    let request = Request {
-        seed: arguments.seed,
-        ..Request::from_defaults(&model.metadata().generation)
-    };
+    let defaults = &model.metadata().generation;
+    let mut options = Options::from(defaults);
+    options.sampling.seed = arguments.seed;
     console.say("\nA story, written by the packed file:\n");
-    let story = generate(&model, &request, &mut |_| true)?.text;
+    let generator = Generator::new(&model)?;
+    let text =
+        generator.generate(&defaults.prompt, &options, |_| ControlFlow::Continue(()))?.text;
+    let story = format!("{}{text}", defaults.prompt);
     let report = Report {
         out: &arguments.out,
         model: &exported.path,

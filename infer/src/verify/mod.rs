@@ -206,9 +206,7 @@ pub fn verify_model(packed: PackedModel, size_bytes: u64) -> Result<Report> {
 }
 
 fn tensor_report(config: &ModelConfig, name: String, tensor: &Tensor) -> Result<TensorReport> {
-    let part = name.strip_suffix(".weight").unwrap_or(&name);
-    let is_linear = config.block_linears().iter().any(|(linear, ..)| part.ends_with(linear));
-    let declared = config.is_ternary() && is_linear;
+    let declared = config.is_ternary() && config.is_block_linear(&name);
     let judged = declared.then(|| judge(tensor)).transpose()?;
     let (shape, size_bytes) = (tensor.shape(), tensor.size_bytes());
     Ok(TensorReport {

@@ -1,5 +1,8 @@
 //! AVX2 with FMA: x86-64 since 2013.
 //!
+//! No closure stands in an inner loop: `array::map` and the like are compiled without the instruction set, and
+//! then call back for each element.
+//!
 //! Products walk in tiles of `R` rows by `T` vectors, so that an unpacked row serves `T` vectors and a
 //! loaded vector `R` rows. Each pair of row and vector has sums of its own, in one order, whatever the
 //! tile: eight sums in flight hide the latency of the FMA.
@@ -90,14 +93,11 @@ fn load(x: &[f32; STEP]) -> [__m256; 2] {
     unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] }
 }
 
-/// Sums the lanes of each vector of a tile and adds what the row's end gives. Four vectors are folded
-/// together, and a lone one as if beside zeros, so that the order is the same in every tile.
+/// Sums the lanes of each pair of vectors of a tile. Four are folded together, and a lone one as if
+/// beside zeros, so that the order is the same in every tile.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn fold<const R: usize, const T: usize>(
-    sums: [[[__m256; 2]; T]; R],
-    rest: impl Fn(usize, usize) -> f32,
-) -> [[f32; T]; R] {
+fn fold<const R: usize, const T: usize>(sums: [[[__m256; 2]; T]; R]) -> [[f32; T]; R] {
     let mut out = [[0.0; T]; R];
     for (group, sums) in sums.as_flattened().chunks(4).enumerate() {
         let mut all = [_mm256_setzero_ps(); 4];
@@ -112,11 +112,6 @@ fn fold<const R: usize, const T: usize>(
         unsafe { _mm_storeu_ps(four.as_mut_ptr(), folded) };
         for (out, sum) in out.as_flattened_mut().iter_mut().skip(4 * group).zip(four) {
             *out = sum;
-        }
-    }
-    for (r, out) in out.iter_mut().enumerate() {
-        for (t, out) in out.iter_mut().enumerate() {
-            *out += rest(r, t);
         }
     }
     out
@@ -142,11 +137,19 @@ fn ternary_f32_tile<const R: usize, const T: usize>(
     let low = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
     let high = _mm256_setr_epi32(16, 18, 20, 22, 24, 26, 28, 30);
     let steps = x[0].len() / STEP;
-    let whole_rows = rows.map(|row| &row.as_chunks::<{ STEP / 4 }>().0[..steps]);
-    let whole = x.map(|x| &x.as_chunks::<STEP>().0[..steps]);
+    let (mut whole_rows, mut whole) = ([[].as_slice(); R], [[].as_slice(); T]);
+    for (whole, row) in whole_rows.iter_mut().zip(rows) {
+        *whole = &row.as_chunks::<{ STEP / 4 }>().0[..steps];
+    }
+    for (whole, x) in whole.iter_mut().zip(x) {
+        *whole = &x.as_chunks::<STEP>().0[..steps];
+    }
     let mut sums = [[[_mm256_setzero_ps(); 2]; T]; R];
     for step in 0..steps {
-        let x = whole.map(|x| load(&x[step]));
+        let mut x = [[_mm256_setzero_ps(); 2]; T];
+        for (x, whole) in x.iter_mut().zip(whole) {
+            *x = load(&whole[step]);
+        }
         for (row, sums) in whole_rows.iter().zip(&mut sums) {
             let codes = _mm256_set1_epi32(i32::from_le_bytes(row[step]));
             let w0 = _mm256_permutevar_ps(trits, _mm256_srlv_epi32(codes, low));
@@ -157,10 +160,15 @@ fn ternary_f32_tile<const R: usize, const T: usize>(
             }
         }
     }
-    fold(sums, |r, t| {
-        let rest = x[t].iter().enumerate().skip(steps * STEP);
-        rest.map(|(i, x)| f32::from(trit(rows[r], i)) * x).sum()
-    })
+    let mut out = fold(sums);
+    for (row, out) in rows.iter().zip(&mut out) {
+        for (x, out) in x.iter().zip(out) {
+            for (i, x) in (STEP * steps..).zip(&x[STEP * steps..]) {
+                *out += f32::from(trit(row, i)) * x;
+            }
+        }
+    }
+    out
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -174,11 +182,19 @@ fn dense(w: &[f32], d_output: usize, d_input: usize, x: &[f32], y: &mut [f32]) {
 #[target_feature(enable = "avx2,fma")]
 fn dense_tile<const R: usize, const T: usize>(rows: [&[f32]; R], x: [&[f32]; T]) -> [[f32; T]; R] {
     let steps = x[0].len() / STEP;
-    let whole_rows = rows.map(|row| &row.as_chunks::<STEP>().0[..steps]);
-    let whole = x.map(|x| &x.as_chunks::<STEP>().0[..steps]);
+    let (mut whole_rows, mut whole) = ([[].as_slice(); R], [[].as_slice(); T]);
+    for (whole, row) in whole_rows.iter_mut().zip(rows) {
+        *whole = &row.as_chunks::<STEP>().0[..steps];
+    }
+    for (whole, x) in whole.iter_mut().zip(x) {
+        *whole = &x.as_chunks::<STEP>().0[..steps];
+    }
     let mut sums = [[[_mm256_setzero_ps(); 2]; T]; R];
     for step in 0..steps {
-        let x = whole.map(|x| load(&x[step]));
+        let mut x = [[_mm256_setzero_ps(); 2]; T];
+        for (x, whole) in x.iter_mut().zip(whole) {
+            *x = load(&whole[step]);
+        }
         for (row, sums) in whole_rows.iter().zip(&mut sums) {
             let [w0, w1] = load(&row[step]);
             for ([x0, x1], [s0, s1]) in x.iter().zip(sums) {
@@ -187,35 +203,54 @@ fn dense_tile<const R: usize, const T: usize>(rows: [&[f32]; R], x: [&[f32]; T])
             }
         }
     }
-    fold(sums, |r, t| rows[r].iter().zip(x[t]).skip(steps * STEP).map(|(w, x)| w * x).sum())
+    let mut out = fold(sums);
+    for (row, out) in rows.iter().zip(&mut out) {
+        for (x, out) in x.iter().zip(out) {
+            for (w, x) in row[STEP * steps..].iter().zip(&x[STEP * steps..]) {
+                *out += w * x;
+            }
+        }
+    }
+    out
 }
 
-/// Columns by 32, even and odd rows apart: eight sums in flight.
 #[target_feature(enable = "avx2,fma")]
 fn weighted_rows(rows: &[f32], weights: &[f32], out: &mut [f32]) {
     let width = out.len();
     let mut column = 0;
     while column + 32 <= width {
-        let mut sums = [[_mm256_setzero_ps(); 4]; 2];
-        for (r, &weight) in weights.iter().enumerate() {
-            let weight = _mm256_set1_ps(weight);
-            let row = &rows[r * width + column..][..32];
-            for (sum, eight) in sums[r % 2].iter_mut().zip(row.as_chunks::<8>().0) {
-                // SAFETY: `eight` holds eight floats; the load needs no alignment.
-                let eight = unsafe { _mm256_loadu_ps(eight.as_ptr()) };
-                *sum = _mm256_fmadd_ps(weight, eight, *sum);
-            }
-        }
-        for i in 0..4 {
-            let sum = _mm256_add_ps(sums[0][i], sums[1][i]);
-            let eight = &mut out[column + 8 * i..][..8];
-            // SAFETY: `eight` holds eight floats; the store needs no alignment.
-            unsafe { _mm256_storeu_ps(eight.as_mut_ptr(), sum) };
-        }
+        weighted_columns::<4>(rows, weights, column, out);
         column += 32;
+    }
+    while column + 8 <= width {
+        weighted_columns::<1>(rows, weights, column, out);
+        column += 8;
     }
     for (i, out) in out.iter_mut().enumerate().skip(column) {
         *out = weights.iter().enumerate().map(|(r, weight)| weight * rows[r * width + i]).sum();
+    }
+}
+
+/// Eight times `V` columns from `column`, even and odd rows apart: with `V = 4`, eight sums in flight.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn weighted_columns<const V: usize>(rows: &[f32], weights: &[f32], column: usize, out: &mut [f32]) {
+    let width = out.len();
+    let mut sums = [[_mm256_setzero_ps(); V]; 2];
+    for (r, &weight) in weights.iter().enumerate() {
+        let weight = _mm256_set1_ps(weight);
+        let row = &rows[r * width + column..][..8 * V];
+        for (sum, eight) in sums[r % 2].iter_mut().zip(row.as_chunks::<8>().0) {
+            // SAFETY: `eight` holds eight floats; the load needs no alignment.
+            let eight = unsafe { _mm256_loadu_ps(eight.as_ptr()) };
+            *sum = _mm256_fmadd_ps(weight, eight, *sum);
+        }
+    }
+    let [even, odd] = sums;
+    let out = out[column..][..8 * V].as_chunks_mut::<8>().0;
+    for ((eight, even), odd) in out.iter_mut().zip(even).zip(odd) {
+        // SAFETY: `eight` holds eight floats; the store needs no alignment.
+        unsafe { _mm256_storeu_ps(eight.as_mut_ptr(), _mm256_add_ps(even, odd)) };
     }
 }
 
@@ -231,12 +266,12 @@ fn ternary_i8(bytes: &[u8], d_output: usize, d_input: usize, x: &[i8], y: &mut [
     let row_bytes = d_input.div_ceil(4);
     let padded = d_input.next_multiple_of(BLOCK);
     let seq = x.len() / d_input;
-    let mut planes = vec![0i8; seq * padded];
-    let totals: Vec<i32> = x
-        .chunks_exact(d_input)
-        .zip(planes.chunks_exact_mut(padded))
-        .map(|(x, planes)| split_planes(x, planes))
-        .collect();
+    let mut planes = vec![0; seq * padded];
+    let mut totals = vec![0; seq];
+    let vectors = x.chunks_exact(d_input).zip(planes.chunks_exact_mut(padded));
+    for ((x, planes), total) in vectors.zip(&mut totals) {
+        *total = split_planes(x, planes);
+    }
     let row = |r: usize| (bytes, r * row_bytes);
     let vector = |t: usize| (&planes[t * padded..][..padded], totals[t]);
     tiles!(ternary_i8_tile, d_output, seq, row, vector, y);
@@ -257,10 +292,11 @@ fn split_planes(x: &[i8], planes: &mut [i8]) -> i32 {
     for (source, target) in x.chunks(BLOCK).zip(planes.chunks_exact_mut(BLOCK)) {
         let mut block = [0i8; BLOCK];
         block[..source.len()].copy_from_slice(source);
-        let quarters = [0, 1, 2, 3].map(|i| {
-            // SAFETY: the block holds four times 32 codes; the load needs no alignment.
-            unsafe { _mm256_loadu_si256(block.as_ptr().add(32 * i).cast()) }
-        });
+        let mut quarters = [_mm256_setzero_si256(); 4];
+        for (quarter, codes) in quarters.iter_mut().zip(block.as_chunks::<32>().0) {
+            // SAFETY: `codes` holds 32 codes; the load needs no alignment.
+            *quarter = unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) };
+        }
         for quarter in quarters {
             let sums = _mm256_madd_epi16(_mm256_maddubs_epi16(bytes, quarter), words);
             total = _mm256_add_epi32(total, sums);
@@ -351,9 +387,9 @@ fn ternary_i8_tile<const R: usize, const T: usize>(
         }
     }
     let mut out = [[0; T]; R];
-    for r in 0..R {
-        for t in 0..T {
-            out[r][t] = sum_lanes_i32(sums[r][t]) - x[t].1;
+    for (sums, out) in sums.iter().zip(&mut out) {
+        for ((sum, (_, total)), out) in sums.iter().zip(x).zip(out) {
+            *out = sum_lanes_i32(*sum) - total;
         }
     }
     out

@@ -82,7 +82,7 @@ simd! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::gemm::tests::noise;
+    use crate::train::tests::noise;
 
     #[test]
     fn follows_torch() {

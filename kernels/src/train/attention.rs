@@ -1,1 +1,460 @@
-//! TODO
+//! Causal attention with rotary positions, forward and backward, without the matrix of all scores.
+//!
+//! One task does one batch entry and one key/value head with all its query heads: it rotates and gathers them into
+//! contiguous scratch, then walks tiles of [`TILE`] queries against the keys up to the diagonal. A tile's scores stay in
+//! cache; the forward pass keeps only the log-sum-exp of each row, from which the backward pass recomputes the
+//! probabilities (arXiv:2205.14135). Gradients of a shared key/value head are summed inside its task, in order.
+
+use rayon::prelude::*;
+
+use super::exp::exp;
+use super::gemm::{Block, Matrix, with_scratch};
+use super::simd::{LANES, arch, simd, sum};
+
+/// Queries in one tile: 32 rows of 256 scores are 32 KiB.
+const TILE: usize = 32;
+
+/// The sizes of an attention layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens in each.
+    pub seq: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; each serves `heads / key_value_heads` query heads in a row.
+    pub key_value_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+impl AttentionShape {
+    /// Entries of `q` and of the result: `[batch * seq, heads * head_dim]`.
+    pub fn q_len(&self) -> usize {
+        self.batch * self.seq * self.heads * self.head_dim
+    }
+
+    /// Entries of `k` and of `v`: `[batch * seq, key_value_heads * head_dim]`.
+    pub fn kv_len(&self) -> usize {
+        self.batch * self.seq * self.key_value_heads * self.head_dim
+    }
+
+    /// Entries of the log-sum-exps: `[batch, heads, seq]`.
+    pub fn lse_len(&self) -> usize {
+        self.batch * self.heads * self.seq
+    }
+
+    fn check(&self, q: &[f32], k: &[f32], v: &[f32], rope: Rope<'_>) {
+        let table = self.seq * self.head_dim / 2;
+        assert!(
+            self.key_value_heads > 0 && self.heads.is_multiple_of(self.key_value_heads),
+            "heads in groups"
+        );
+        assert!(self.head_dim.is_multiple_of(2), "rotation needs pairs");
+        assert_eq!(q.len(), self.q_len(), "q");
+        assert_eq!(k.len(), self.kv_len(), "k");
+        assert_eq!(v.len(), self.kv_len(), "v");
+        assert!(rope.cos.len() == table && rope.sin.len() == table, "rotary tables");
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.head_dim as f32).sqrt()
+    }
+
+    /// Columns of a row of scores in scratch: whole tiles, and off the powers of two that would share cache sets.
+    fn keys_stride(&self) -> usize {
+        self.seq.next_multiple_of(TILE) + LANES
+    }
+
+    /// Where head `head` of `of` starts in the first row of batch entry `batch`, and the distance of rows.
+    fn rows(&self, batch: usize, head: usize, of: usize) -> (usize, usize) {
+        let stride = of * self.head_dim;
+        (batch * self.seq * stride + head * self.head_dim, stride)
+    }
+}
+
+/// Tables of the rotation, each `[seq, head_dim / 2]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Rope<'a> {
+    /// Cosines.
+    pub cos: &'a [f32],
+    /// Sines.
+    pub sin: &'a [f32],
+}
+
+/// `softmax(rope(q) rope(k)^T / sqrt(head_dim)) v` over the keys up to each query, rotation half-split (pairs `i` and
+/// `i + head_dim / 2`, arXiv:2104.09864).
+///
+/// # Shapes
+///
+/// - `q`, `out`: `[batch * seq, heads * head_dim]`
+/// - `k`, `v`: `[batch * seq, key_value_heads * head_dim]`
+/// - `lse`: `[batch, heads, seq]`, the log-sum-exp of each row of scores, for the backward pass
+///
+/// # Panics
+///
+/// If the shapes disagree.
+pub fn attention(
+    shape: AttentionShape,
+    [q, k, v]: [&[f32]; 3],
+    rope: Rope<'_>,
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    shape.check(q, k, v, rope);
+    assert_eq!(out.len(), q.len(), "out");
+    assert_eq!(lse.len(), shape.lse_len(), "lse");
+    let AttentionShape { seq, heads, key_value_heads, head_dim, .. } = shape;
+    if out.is_empty() {
+        return;
+    }
+    let (group, stride) = (heads / key_value_heads, shape.keys_stride());
+    let out = Shared::new(out);
+    lse.par_chunks_mut(group * seq).enumerate().for_each(|(task, lse)| {
+        let (batch, kv_head) = (task / key_value_heads, task % key_value_heads);
+        let sizes = [seq * head_dim, head_dim * stride, TILE * stride, TILE * head_dim, TILE];
+        with_parts(sizes, |[rows, keys, scores, tile, inverse]| {
+            let place = shape.rows(batch, kv_head, key_value_heads);
+            gather_rotated(k, place, rope, head_dim, 1.0, rows);
+            transpose(rows, head_dim, stride, keys);
+            let (start, step) = place;
+            let values = Matrix::strided(&v[start..], seq, head_dim, step);
+            for (head, lse) in lse.chunks_exact_mut(seq).enumerate() {
+                let place = shape.rows(batch, kv_head * group + head, heads);
+                gather_rotated(q, place, rope, head_dim, shape.scale(), rows);
+                for (first, lse) in (0..seq).step_by(TILE).zip(lse.chunks_mut(TILE)) {
+                    let (count, end) = (lse.len(), first + lse.len());
+                    let queries = &rows[first * head_dim..end * head_dim];
+                    scores_of(queries, keys, head_dim, stride, first + TILE, scores);
+                    softmax(scores, stride, first, lse, inverse);
+                    arch().dispatch(Block {
+                        a: Matrix::strided(scores, count, end, stride),
+                        b: values.first_rows(end),
+                        out: tile,
+                        out_stride: head_dim,
+                        accumulate: false,
+                    });
+                    let (start, step) = place;
+                    for (i, tile) in tile.chunks_exact(head_dim).take(count).enumerate() {
+                        // SAFETY: this task alone writes this head's columns of this batch entry's rows.
+                        let out = unsafe { out.slice(start + (first + i) * step, head_dim) };
+                        for (out, tile) in out.iter_mut().zip(tile) {
+                            *out = tile * inverse[i];
+                        }
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// What the backward pass of [`attention`] reads besides its inputs.
+#[derive(Debug, Clone, Copy)]
+pub struct Saved<'a> {
+    /// The forward pass's result, `[batch * seq, heads * head_dim]`.
+    pub out: &'a [f32],
+    /// The forward pass's log-sum-exps, `[batch, heads, seq]`.
+    pub lse: &'a [f32],
+}
+
+/// The gradients of [`attention`] in its inputs: with probabilities `p`, `dp = dout v^T` and
+/// `ds = p * (dp - rowsum(dout * out))`: `dv = p^T dout`, `dq = ds k`, `dk = ds^T q`, rotated back.
+///
+/// # Shapes
+///
+/// - `q`, `dout`, `dq`: `[batch * seq, heads * head_dim]`
+/// - `k`, `v`, `dk`, `dv`: `[batch * seq, key_value_heads * head_dim]`
+///
+/// # Panics
+///
+/// If the shapes disagree.
+pub fn attention_backward(
+    shape: AttentionShape,
+    [q, k, v]: [&[f32]; 3],
+    rope: Rope<'_>,
+    saved: Saved<'_>,
+    dout: &[f32],
+    [dq, dk, dv]: [&mut [f32]; 3],
+) {
+    shape.check(q, k, v, rope);
+    assert!(saved.out.len() == q.len() && saved.lse.len() == shape.lse_len(), "saved");
+    assert!(dout.len() == q.len() && dq.len() == q.len(), "dq");
+    assert!(dk.len() == k.len() && dv.len() == v.len(), "dk, dv");
+    let AttentionShape { batch, seq, heads, key_value_heads, head_dim } = shape;
+    if q.is_empty() {
+        return;
+    }
+    let (group, stride) = (heads / key_value_heads, shape.keys_stride());
+    let (dq, dk, dv) = (Shared::new(dq), Shared::new(dk), Shared::new(dv));
+    (0..batch * key_value_heads).into_par_iter().for_each(|task| {
+        let (batch, kv_head) = (task / key_value_heads, task % key_value_heads);
+        let (whole, wide) = (seq * head_dim, head_dim * stride);
+        let (scores, tile) = (TILE * stride, TILE * head_dim);
+        let sizes = [whole, whole, wide, wide, whole, whole, scores, scores, tile, tile, TILE];
+        with_parts(sizes, |parts| {
+            let [queries, rows, keys, values, dkeys, dvalues, p, ds, dtile, dqueries, delta] =
+                parts;
+            let kv_place = shape.rows(batch, kv_head, key_value_heads);
+            gather(v, kv_place, head_dim, rows);
+            transpose(rows, head_dim, stride, values);
+            gather_rotated(k, kv_place, rope, head_dim, 1.0, rows);
+            transpose(rows, head_dim, stride, keys);
+            dkeys.fill(0.0);
+            dvalues.fill(0.0);
+            for head in kv_head * group..(kv_head + 1) * group {
+                let place = shape.rows(batch, head, heads);
+                gather_rotated(q, place, rope, head_dim, shape.scale(), queries);
+                let lse = &saved.lse[(batch * heads + head) * seq..][..seq];
+                for (first, lse) in (0..seq).step_by(TILE).zip(lse.chunks(TILE)) {
+                    let (count, end) = (lse.len(), first + lse.len());
+                    let queries = &queries[first * head_dim..end * head_dim];
+                    let place = (place.0 + first * place.1, place.1);
+                    let dtile = &mut dtile[..count * head_dim];
+                    gather(dout, place, head_dim, dtile);
+                    row_dots(saved.out, place, head_dim, dtile, delta);
+                    scores_of(queries, keys, head_dim, stride, first + TILE, p);
+                    scores_of(dtile, values, head_dim, stride, first + TILE, ds);
+                    softmax_gradient(p, ds, stride, first, lse, delta);
+                    let (p, ds) = (
+                        Matrix::strided(p, count, end, stride),
+                        Matrix::strided(ds, count, end, stride),
+                    );
+                    let products = [
+                        (p.transposed(), &*dtile, count, &mut *dvalues, true),
+                        (ds.transposed(), queries, count, &mut *dkeys, true),
+                        (ds, &*rows, end, &mut *dqueries, false),
+                    ];
+                    for (a, b, inner, out, accumulate) in products {
+                        let b = Matrix::strided(b, inner, head_dim, head_dim);
+                        arch().dispatch(Block { a, b, out, out_stride: head_dim, accumulate });
+                    }
+                    let dqueries = &dqueries[..count * head_dim];
+                    // SAFETY: this task alone writes the columns of this group of query heads.
+                    unsafe {
+                        scatter_rotated_back(
+                            dqueries,
+                            head_dim,
+                            first,
+                            rope,
+                            shape.scale(),
+                            &dq,
+                            place,
+                        );
+                    }
+                }
+            }
+            // SAFETY: this task alone writes the columns of this key/value head.
+            unsafe {
+                scatter_rotated_back(dkeys, head_dim, 0, rope, 1.0, &dk, kv_place);
+                for (i, row) in dvalues.chunks_exact(head_dim).enumerate() {
+                    dv.slice(kv_place.0 + i * kv_place.1, head_dim).copy_from_slice(row);
+                }
+            }
+        });
+    });
+}
+
+/// A slice that tasks write in disjoint parts.
+struct Shared<'a> {
+    start: *mut f32,
+    len: usize,
+    marker: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a slice of floats may be written from any thread; `slice`'s contract keeps the parts apart.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    fn new(values: &'a mut [f32]) -> Self {
+        Self { start: values.as_mut_ptr(), len: values.len(), marker: std::marker::PhantomData }
+    }
+
+    /// `len` values from `start` on.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else may hold any of them.
+    #[allow(clippy::mut_from_ref, reason = "the caller answers for the parts being disjoint")]
+    unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
+        assert!(start + len <= self.len);
+        // SAFETY: within the slice, and exclusive by this function's contract.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}
+
+/// Lends consecutive parts of the thread's scratch; their values are unspecified.
+fn with_parts<const N: usize>(sizes: [usize; N], body: impl FnOnce([&mut [f32]; N])) {
+    with_scratch(sizes.iter().sum(), |mut rest| {
+        body(sizes.map(|size| {
+            let (part, tail) = std::mem::take(&mut rest).split_at_mut(size);
+            rest = tail;
+            part
+        }));
+    });
+}
+
+/// `out = queries * keys` for keys `0..end`, where `keys` is `[head_dim, stride]` and `end <= stride`.
+fn scores_of(
+    queries: &[f32],
+    keys: &[f32],
+    head_dim: usize,
+    stride: usize,
+    end: usize,
+    out: &mut [f32],
+) {
+    arch().dispatch(Block {
+        a: Matrix::new(queries, queries.len() / head_dim, head_dim),
+        b: Matrix::strided(keys, head_dim, end, stride),
+        out,
+        out_stride: stride,
+        accumulate: false,
+    });
+}
+
+/// Copies `rows.len() / head_dim` rows from `place = (start, stride)` on.
+fn gather(x: &[f32], (start, stride): (usize, usize), head_dim: usize, rows: &mut [f32]) {
+    for (i, row) in rows.chunks_exact_mut(head_dim).enumerate() {
+        row.copy_from_slice(&x[start + i * stride..][..head_dim]);
+    }
+}
+
+simd! {
+    /// [`gather`], rotated by position and scaled.
+    fn gather_rotated<'a>(
+        x: &'a [f32],
+        place: (usize, usize),
+        rope: Rope<'a>,
+        head_dim: usize,
+        scale: f32,
+        rows: &'a mut [f32],
+    ) {
+        let half = head_dim / 2;
+        for (i, row) in rows.chunks_exact_mut(head_dim).enumerate() {
+            let (a, b) = x[place.0 + i * place.1..][..head_dim].split_at(half);
+            let (cos, sin) = (&rope.cos[i * half..][..half], &rope.sin[i * half..][..half]);
+            let (left, right) = row.split_at_mut(half);
+            let (b, left, right) = (&b[..half], &mut left[..half], &mut right[..half]);
+            for j in 0..half {
+                left[j] = (a[j] * cos[j] - b[j] * sin[j]) * scale;
+                right[j] = (b[j] * cos[j] + a[j] * sin[j]) * scale;
+            }
+        }
+    }
+}
+
+/// Writes rows of `head_dim`, the first at position `first`, to `place`, rotated back and scaled.
+///
+/// # Safety
+///
+/// Nobody else may hold those parts of `out`.
+unsafe fn scatter_rotated_back(
+    rows: &[f32],
+    head_dim: usize,
+    first: usize,
+    rope: Rope<'_>,
+    scale: f32,
+    out: &Shared<'_>,
+    (start, stride): (usize, usize),
+) {
+    for (i, row) in rows.chunks_exact(head_dim).enumerate() {
+        // SAFETY: this function's contract.
+        let out = unsafe { out.slice(start + i * stride, head_dim) };
+        rotate_back(row, first + i, rope, scale, out);
+    }
+}
+
+simd! {
+    fn rotate_back<'a>(
+        row: &'a [f32],
+        position: usize,
+        rope: Rope<'a>,
+        scale: f32,
+        out: &'a mut [f32],
+    ) {
+        let half = row.len() / 2;
+        let (a, b) = row.split_at(half);
+        let (cos, sin) = (&rope.cos[position * half..][..half], &rope.sin[position * half..][..half]);
+        let (left, right) = out.split_at_mut(half);
+        let (b, left, right) = (&b[..half], &mut left[..half], &mut right[..half]);
+        for j in 0..half {
+            left[j] = (a[j] * cos[j] + b[j] * sin[j]) * scale;
+            right[j] = (b[j] * cos[j] - a[j] * sin[j]) * scale;
+        }
+    }
+}
+
+/// `out[d][i] = rows[i][d]` with rows of `out` `stride` long; columns past the last row become 0.
+fn transpose(rows: &[f32], head_dim: usize, stride: usize, out: &mut [f32]) {
+    let seq = rows.len() / head_dim;
+    for (d, out) in out.chunks_exact_mut(stride).enumerate() {
+        for (i, out) in out[..seq].iter_mut().enumerate() {
+            *out = rows[i * head_dim + d];
+        }
+        out[seq..].fill(0.0);
+    }
+}
+
+simd! {
+    /// `dots[i]` = row `i` of `x` (at `place`) times row `i` of `rows`.
+    fn row_dots<'a>(
+        x: &'a [f32],
+        place: (usize, usize),
+        head_dim: usize,
+        rows: &'a [f32],
+        dots: &'a mut [f32],
+    ) {
+        for (i, (row, dot)) in rows.chunks_exact(head_dim).zip(dots).enumerate() {
+            let x = &x[place.0 + i * place.1..][..head_dim];
+            *dot = sum(head_dim, |d| x[d] * row[d]);
+        }
+    }
+}
+
+simd! {
+    /// Turns rows of scores into `e^(score - max)`, 0 past the diagonal; `inverse` gets one over each row's sum.
+    fn softmax<'a>(
+        scores: &'a mut [f32],
+        stride: usize,
+        first: usize,
+        lse: &'a mut [f32],
+        inverse: &'a mut [f32],
+    ) {
+        for (i, (lse, inverse)) in lse.iter_mut().zip(inverse).enumerate() {
+            let row = &mut scores[i * stride..][..first + TILE];
+            let (seen, hidden) = row.split_at_mut(first + i + 1);
+            let max = super::cross_entropy::max(seen);
+            for score in seen.iter_mut() {
+                *score = exp(*score - max);
+            }
+            hidden.fill(0.0);
+            let total = sum(seen.len(), |j| seen[j]);
+            *inverse = 1.0 / total;
+            *lse = max + total.ln();
+        }
+    }
+}
+
+simd! {
+    /// From scores and `dp` makes probabilities, in place of the scores, and `p * (dp - delta)`, in place of `dp`.
+    fn softmax_gradient<'a>(
+        scores: &'a mut [f32],
+        dp: &'a mut [f32],
+        stride: usize,
+        first: usize,
+        lse: &'a [f32],
+        delta: &'a [f32],
+    ) {
+        for (i, (lse, delta)) in lse.iter().zip(delta).enumerate() {
+            let row = i * stride..i * stride + first + TILE;
+            let (p, p_hidden) = scores[row.clone()].split_at_mut(first + i + 1);
+            let (ds, ds_hidden) = dp[row].split_at_mut(first + i + 1);
+            for (p, ds) in p.iter_mut().zip(ds) {
+                *p = exp(*p - lse);
+                *ds = *p * (*ds - delta);
+            }
+            p_hidden.fill(0.0);
+            ds_hidden.fill(0.0);
+        }
+    }
+}

@@ -50,8 +50,9 @@ pub fn cross_entropy(
     (parts.iter().sum::<f64>() / rows as f64) as f32
 }
 
+/// The largest value, in lanes.
 #[inline(always)]
-fn max(x: &[f32]) -> f32 {
+pub(super) fn max(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (whole, tail) = x.as_chunks::<LANES>();
     for x in whole {

@@ -12,17 +12,17 @@ const CHUNK: usize = 1 << 14;
 /// Smallest mean or maximum that a scale is made of.
 const FLOOR: f32 = 1e-5;
 
-/// `out = clamp(round(w * k), -1, 1) / k` with `k = 1 / max(mean(|w|), 1e-5)` over the whole tensor, the mean in f64, halves
-/// to even (absmean, arXiv:2402.17764 section 2).
+/// `out = clamp(round(w * k), -1, 1) / k` with `k = 1 / (max(mean(|w|), 1e-5) + extra_eps)` over the whole tensor, the mean in
+/// f64, halves to even (absmean, arXiv:2402.17764 section 2).
 ///
 /// # Panics
 ///
 /// If the lengths differ.
-pub fn ternarize_dequantize(w: &[f32], out: &mut [f32]) {
+pub fn ternarize_dequantize(w: &[f32], extra_eps: f64, out: &mut [f32]) {
     assert_eq!(w.len(), out.len());
-    let total: f64 = w.par_chunks(CHUNK).map(|w| magnitudes(w)).collect::<Vec<_>>().iter().sum();
+    let total: f64 = w.par_chunks(CHUNK).map(magnitudes).collect::<Vec<_>>().iter().sum();
     let mean = (total / w.len().max(1) as f64).max(f64::from(FLOOR));
-    let k = (1.0 / mean) as f32;
+    let k = (1.0 / (mean + extra_eps)) as f32;
     w.par_chunks(CHUNK)
         .zip(out.par_chunks_mut(CHUNK))
         .for_each(|(w, out)| round_all(w, k, -1.0, 1.0, out));

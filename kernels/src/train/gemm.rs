@@ -7,8 +7,10 @@
 
 use std::cell::Cell;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+
+use super::simd::arch;
 
 /// Products with fewer multiply-adds than this stay on the calling thread.
 const PARALLEL_FROM: usize = 1 << 18;
@@ -70,6 +72,17 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// The first `rows` rows.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    #[inline(always)]
+    pub(super) fn first_rows(self, rows: usize) -> Self {
+        assert!(rows <= self.rows);
+        Self { rows, ..self }
+    }
+
     /// Entries from `(row, col)` on.
     #[inline(always)]
     fn from(self, row: usize, col: usize) -> *const f32 {
@@ -120,14 +133,14 @@ fn product(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: bool) {
     }
     let threads = rayon::current_num_threads();
     if threads == 1 || m * n * k < PARALLEL_FROM {
-        return Arch::new().dispatch(Block { a, b, out, out_stride: n, accumulate });
+        return arch().dispatch(Block { a, b, out, out_stride: n, accumulate });
     }
     // The cut decides who computes a row, never how: see the head of this file.
     let rows = m.div_ceil(4 * threads).next_multiple_of(8).min(256);
     out.par_chunks_mut(rows * n).enumerate().for_each(|(chunk, out)| {
         let first = chunk * rows;
         let a = rows_of(a, first, out.len() / n);
-        Arch::new().dispatch(Block { a, b, out, out_stride: n, accumulate });
+        arch().dispatch(Block { a, b, out, out_stride: n, accumulate });
     });
 }
 
@@ -220,8 +233,16 @@ impl WithSimd for Block<'_> {
                         macro_rules! tile {
                             ($rows:literal) => {{
                                 tile::<S, $rows>(
-                                    simd, depth, left, strides, right, right_stride, target,
-                                    out_stride, cols, accumulate,
+                                    simd,
+                                    depth,
+                                    left,
+                                    strides,
+                                    right,
+                                    right_stride,
+                                    target,
+                                    out_stride,
+                                    cols,
+                                    accumulate,
                                 );
                                 $rows
                             }};
@@ -312,20 +333,9 @@ unsafe fn tile<S: Simd, const ROWS: usize>(
 }
 
 #[cfg(test)]
-pub(in crate::train) mod tests {
+mod tests {
     use super::*;
-
-    pub(in crate::train) fn noise(len: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        (0..len)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-            })
-            .collect()
-    }
+    use crate::train::tests::noise;
 
     /// The specification: one chain of fused multiply-adds for each entry.
     fn reference(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: bool) {

@@ -3,14 +3,15 @@
 //! Three promises hold for every function here, and the tests keep them:
 //!
 //! - **Same bytes every time.** No sum depends on the order in which threads finish, on how many there are, or on the
-//!   width of the CPU's vectors: products are chains of fused multiply-adds in the order of their index, other sums run
-//!   in 16 fixed lanes over fixed chunks of rows.
+//!   width of the CPU's vectors: products are chains of fused multiply-adds in the order of their index, other sums
+//!   run in 16 fixed lanes over fixed chunks of rows. (Only `ln` is the platform's own.)
 //! - **No target flags.** The loops are compiled once per instruction set and chosen at run time ([`simd`]).
 //! - **Shapes are checked** on entry; a mismatch is the caller's bug and panics.
 
 mod simd;
 
 pub mod adamw;
+pub mod attention;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod exp;
@@ -19,3 +20,6 @@ pub mod gemm;
 pub mod norm;
 pub mod pool;
 pub mod swiglu;
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,27 @@
 //! Loops compiled once per instruction set, chosen at run time.
 
+use std::sync::LazyLock;
+
+use pulp::Arch;
+
 /// Lanes of a fixed-order sum. Sixteen fill one AVX-512 register, two of AVX2 and four of NEON; that every CPU adds in the
 /// same sixteen lanes makes the sums equal on all of them.
 pub(super) const LANES: usize = 16;
+
+/// The widest instruction set of this CPU, looked up once.
+#[inline(always)]
+pub(super) fn arch() -> Arch {
+    static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
+    #[cfg(test)]
+    if let Some(arch) = *FORCED.read().expect("no test panics with the lock") {
+        return arch;
+    }
+    *ARCH
+}
+
+/// Another instruction set for the tests. All of them give the same bytes, so tests that run beside are not disturbed.
+#[cfg(test)]
+pub(super) static FORCED: std::sync::RwLock<Option<Arch>> = std::sync::RwLock::new(None);
 
 /// Defines a function whose body is compiled for AVX-512, AVX2 + FMA, NEON and the baseline, and that picks one at run
 /// time. Everything called in the body must be `#[inline(always)]`, or it stays at the baseline.
@@ -26,7 +45,7 @@ macro_rules! simd {
                     $body
                 }
             }
-            pulp::Arch::new().dispatch(Pass { $($arg),* })
+            $crate::train::simd::arch().dispatch(Pass { $($arg),* })
         }
     };
 }

@@ -15,23 +15,25 @@ use super::flex::{contiguous, fusible, sides, tensor, values};
 /// Smallest mean or maximum that a scale is made of, as in the kernels.
 const FLOOR: f32 = 1e-5;
 
-/// `clamp(round(w * k), -1, 1) / k` with `k = 1 / max(mean(|w|), 1e-5)` over the whole tensor (absmean, arXiv:2402.17764
-/// section 2), halves to even. Backward: the identity.
+/// `clamp(round(w * k), -1, 1) / k` with `k = 1 / (max(mean(|w|), 1e-5) + extra_eps)` over the whole tensor (absmean,
+/// arXiv:2402.17764 section 2), halves to even. Backward: the identity.
 ///
 /// # Shapes
 ///
 /// - `w`: `[d_output, d_input]`, and so the result
-pub fn fake_ternarize(w: Tensor<2>) -> Tensor<2> {
+pub fn fake_ternarize(w: Tensor<2>, extra_eps: f64) -> Tensor<2> {
     if !fusible(&w) {
-        return plain_fake_ternarize(w);
+        return plain_fake_ternarize(w, extra_eps);
     }
-    Tensor::from_dispatch(<Dispatch as FakeQuantize>::fused_fake_ternarize(w.into_dispatch()))
+    let w = w.into_dispatch();
+    Tensor::from_dispatch(<Dispatch as FakeQuantize>::fused_fake_ternarize(w, extra_eps))
 }
 
 /// [`fake_ternarize`] composed of Burn's operations.
-pub fn plain_fake_ternarize(w: Tensor<2>) -> Tensor<2> {
+pub fn plain_fake_ternarize(w: Tensor<2>, extra_eps: f64) -> Tensor<2> {
     let inner = w.clone().detach();
-    let k = inner.clone().abs().mean().clamp_min(FLOOR).recip().unsqueeze::<2>();
+    let mean = inner.clone().abs().mean().clamp_min(FLOOR).unsqueeze::<2>();
+    let k = mean.add_scalar(extra_eps).recip();
     straight_through(w, inner.mul(k.clone()).round().clamp(-1.0, 1.0) / k)
 }
 
@@ -62,15 +64,15 @@ fn straight_through(x: Tensor<2>, quantized: Tensor<2>) -> Tensor<2> {
 
 #[backend_extension(Flex, Autodiff)]
 trait FakeQuantize: Backend {
-    fn fused_fake_ternarize(w: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_fake_ternarize(w: FloatTensor<Self>, extra_eps: f64) -> FloatTensor<Self>;
     fn fused_fake_quantize_int8(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 impl FakeQuantize for Flex {
-    fn fused_fake_ternarize(w: FlexTensor) -> FlexTensor {
+    fn fused_fake_ternarize(w: FlexTensor, extra_eps: f64) -> FlexTensor {
         let w = contiguous(w);
         let mut out = pool::take(values(&w).len());
-        kernels::ternarize_dequantize(values(&w), &mut out);
+        kernels::ternarize_dequantize(values(&w), extra_eps, &mut out);
         tensor(out, sides(&w))
     }
 
@@ -84,9 +86,9 @@ impl FakeQuantize for Flex {
 }
 
 impl<C: CheckpointStrategy> FakeQuantize for Autodiff<Flex, C> {
-    fn fused_fake_ternarize(w: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn fused_fake_ternarize(w: FloatTensor<Self>, extra_eps: f64) -> FloatTensor<Self> {
         let (w, node) = w.into_parts();
-        let out = Flex::fused_fake_ternarize(w);
+        let out = Flex::fused_fake_ternarize(w, extra_eps);
         StraightThrough.prepare::<C>([node]).compute_bound().stateless(out)
     }
 

@@ -4,6 +4,7 @@
 //! and the extension that binds `tern_kernels::train` to Burn's Flex backend and its autodiff. The public function takes
 //! the fused path for f32 tensors on a Flex device and the plain one everywhere else; the tests hold the two together.
 
+mod attention;
 mod cross_entropy;
 mod embedding;
 mod fake_quantize;
@@ -11,7 +12,10 @@ mod flex;
 mod linear;
 mod rms_norm;
 mod swiglu;
+#[cfg(test)]
+mod tests;
 
+pub use attention::{AttentionShape, RopeTables, causal_attention, plain_causal_attention};
 pub use cross_entropy::{cross_entropy, plain_cross_entropy};
 pub use embedding::{embedding, plain_embedding};
 pub use fake_quantize::{

@@ -34,11 +34,8 @@ pub fn plain_rms_norm(x: Tensor<2>, gain: Tensor<1>, eps: f32) -> Tensor<2> {
 
 #[backend_extension(Flex, Autodiff)]
 trait RmsNorm: Backend {
-    fn fused_rms_norm(
-        x: FloatTensor<Self>,
-        gain: FloatTensor<Self>,
-        eps: f32,
-    ) -> FloatTensor<Self>;
+    fn fused_rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f32)
+    -> FloatTensor<Self>;
 }
 
 impl RmsNorm for Flex {

@@ -1,13 +1,14 @@
 //! What a person sees of a run: a live line on a terminal, plain lines elsewhere.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use indicatif::ProgressBar;
 use serde::Serialize;
-use tern_infer::generate::{Request, generate};
-use tern_infer::model::Model;
+use tern_infer::Model;
+use tern_infer::generate::{Generator, Options};
 use tern_model::Decoder;
 use tern_train::evaluation::Validation;
 use tern_train::metrics::{JsonLines, Metrics, Timings};
@@ -90,16 +91,15 @@ impl<'a> Progress<'a> {
     /// Lets the model, projected as it stands, go on with each prompt.
     fn draw(&mut self, step: u64, model: &Decoder) -> anyhow::Result<()> {
         let packed = self.session.project(model, None, None)?;
-        let model = Model::load(&packed)?;
+        let mut options = Options::from(&packed.metadata.generation);
         let samples = &self.session.config.samples;
+        options.max_tokens = samples.max_tokens;
+        options.sampling.seed = self.session.config.seed;
+        let model = Model::load(packed)?;
+        let generator = Generator::new(&model)?;
         for prompt in &samples.prompts {
-            let request = Request {
-                prompt: prompt.clone(),
-                max_tokens: samples.max_tokens,
-                seed: self.session.config.seed,
-                ..Request::from_defaults(&packed.metadata.generation)
-            };
-            let text = generate(&model, &request, &mut |_| true)?.text;
+            let text =
+                generator.generate(prompt, &options, |_| ControlFlow::Continue(()))?.text;
             if self.samples.is_none() {
                 let path = self.session.directory.samples();
                 self.samples = Some(JsonLines::open(&path, step.saturating_sub(1))?);

@@ -1,0 +1,240 @@
+//! What all passes promise: gradients that finite differences confirm, and the same bytes on every instruction set and
+//! any number of threads.
+
+use pulp::Arch;
+
+use super::adamw::AdamW;
+use super::attention::{AttentionShape, Rope, Saved, attention, attention_backward};
+use super::cross_entropy::cross_entropy;
+use super::embedding::{embedding, embedding_backward};
+use super::fake_quantize::{quantize_dequantize_int8, ternarize_dequantize};
+use super::gemm::{Matrix, matmul};
+use super::norm::{rms_norm, rms_norm_backward};
+use super::simd::FORCED;
+use super::swiglu::{swiglu, swiglu_backward};
+
+/// Uniform in -1..1.
+pub(super) fn noise(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+const EPS: f32 = 1e-6;
+
+const SHAPE: AttentionShape =
+    AttentionShape { batch: 2, seq: 37, heads: 4, key_value_heads: 2, head_dim: 6 };
+
+fn tables(shape: AttentionShape) -> (Vec<f32>, Vec<f32>) {
+    let angles = noise(shape.seq * shape.head_dim / 2, 1);
+    (
+        angles.iter().map(|x| (3.0 * x).cos()).collect(),
+        angles.iter().map(|x| (3.0 * x).sin()).collect(),
+    )
+}
+
+/// The result, then `dq`, `dk`, `dv`.
+fn attention_passes(shape: AttentionShape, [q, k, v]: [&[f32]; 3], dout: &[f32]) -> [Vec<f32>; 4] {
+    let (cos, sin) = tables(shape);
+    let rope = Rope { cos: &cos, sin: &sin };
+    let [mut out, mut dq, mut dk, mut dv] = [q, q, k, v].map(|like| vec![f32::NAN; like.len()]);
+    let mut lse = vec![f32::NAN; shape.lse_len()];
+    attention(shape, [q, k, v], rope, &mut out, &mut lse);
+    let saved = Saved { out: &out, lse: &lse };
+    let gradients = [&mut dq[..], &mut dk[..], &mut dv[..]];
+    attention_backward(shape, [q, k, v], rope, saved, dout, gradients);
+    [out, dq, dk, dv]
+}
+
+/// Results of every pass, on shapes with tails and several tasks.
+fn everything() -> Vec<Vec<f32>> {
+    let (rows, hidden) = (531, 67);
+    let len = rows * hidden;
+    let (x, y, dy, gain) = (noise(len, 2), noise(len, 3), noise(len, 4), noise(hidden, 5));
+    let mut all: Vec<Vec<f32>> = vec![vec![f32::NAN; len]; 8];
+    let [norm, dx, gated, dgate, dup, trits, codes, logits] = &mut all[..] else { unreachable!() };
+    let mut dgain = vec![f32::NAN; hidden];
+    rms_norm(&x, &gain, EPS, norm);
+    rms_norm_backward(&x, &gain, EPS, &dy, dx, &mut dgain);
+    swiglu(&x, &y, gated);
+    swiglu_backward(&x, &y, &dy, dgate, dup);
+    ternarize_dequantize(&x, 0.0, trits);
+    quantize_dequantize_int8(&x, hidden, codes);
+    let ids: Vec<u32> = (0..rows as u32).map(|i| i * i % hidden as u32).collect();
+    let loss = cross_entropy(&x, &ids, hidden, Some(logits));
+    let mut product = vec![f32::NAN; hidden * hidden];
+    matmul(
+        Matrix::new(&dy, rows, hidden).transposed(),
+        Matrix::new(&x, rows, hidden),
+        &mut product,
+    );
+    let (mut p, mut m, mut v) = (x.clone(), vec![0.0; len], vec![0.0; len]);
+    let config =
+        AdamW { learning_rate: 1e-3, weight_decay: 0.1, betas: [0.9, 0.95], eps: 1e-8, step: 1 };
+    config.update(&mut p, &dy, &mut m, &mut v);
+    let (mut rows_of, mut dtable) = (vec![f32::NAN; len], vec![f32::NAN; hidden * hidden]);
+    embedding(&x[..hidden * hidden], &ids, hidden, &mut rows_of);
+    embedding_backward(&ids, &dy, hidden, &mut dtable);
+    all.extend([dgain, vec![loss], product, p, rows_of, dtable]);
+    let inputs = [6, 7, 8].map(|seed| noise(SHAPE.q_len(), seed));
+    let [q, k, v] = inputs.each_ref().map(Vec::as_slice);
+    let (k, v) = (&k[..SHAPE.kv_len()], &v[..SHAPE.kv_len()]);
+    all.extend(attention_passes(SHAPE, [q, k, v], &dy[..SHAPE.q_len()]));
+    all
+}
+
+#[test]
+fn same_bytes_on_every_instruction_set() {
+    let wanted = everything();
+    assert!(wanted.iter().flatten().all(|x| x.is_finite()));
+    let mut others = vec![("scalar", Arch::Scalar)];
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    match pulp::x86::V3::try_new() {
+        Some(v3) => others.push(("AVX2", Arch::V3(v3))),
+        None => println!("skipped AVX2: this CPU lacks it"),
+    }
+    println!("here: {:?}", Arch::new());
+    for (name, arch) in others {
+        *FORCED.write().expect("no test panics with the lock") = Some(arch);
+        let found = everything();
+        *FORCED.write().expect("no test panics with the lock") = None;
+        for (i, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+            assert!(found == wanted, "{name}, result {i}");
+        }
+    }
+}
+
+#[test]
+fn same_bytes_on_any_number_of_threads() {
+    let with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.expect("a few threads").install(everything)
+    };
+    let one = with(1);
+    for threads in [2, 3, 8] {
+        assert!(with(threads) == one, "{threads} threads");
+    }
+}
+
+/// Compares `gradient` with central differences of `f`, an f64 copy of the formula.
+fn confirm(name: &str, x: &[f32], gradient: &[f32], f: impl Fn(&[f64]) -> f64) {
+    let mut x: Vec<f64> = x.iter().map(|&x| x.into()).collect();
+    let largest = gradient.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+    for i in 0..x.len() {
+        let (at, step) = (x[i], 1e-5);
+        x[i] = at + step;
+        let above = f(&x);
+        x[i] = at - step;
+        let slope = (above - f(&x)) / (2.0 * step);
+        x[i] = at;
+        let error = (slope - f64::from(gradient[i])).abs() / f64::from(largest);
+        assert!(error < 1e-5, "{name}[{i}]: {} is not {slope}", gradient[i]);
+    }
+}
+
+fn dot(x: &[f64], y: &[f32]) -> f64 {
+    x.iter().zip(y).map(|(x, y)| x * f64::from(*y)).sum()
+}
+
+#[test]
+fn finite_differences_of_rms_norm() {
+    let (rows, hidden) = (3, 21);
+    let (x, gain, dy) = (noise(rows * hidden, 1), noise(hidden, 2), noise(rows * hidden, 3));
+    let (mut dx, mut dgain) = (vec![0.0; x.len()], vec![0.0; hidden]);
+    rms_norm_backward(&x, &gain, EPS, &dy, &mut dx, &mut dgain);
+    let formula = |x: &[f64], gain: &[f64]| {
+        let row = |x: &[f64]| {
+            let rms =
+                (x.iter().map(|x| x * x).sum::<f64>() / hidden as f64 + f64::from(EPS)).sqrt();
+            x.iter().zip(gain).map(|(x, g)| x / rms * g).collect::<Vec<_>>()
+        };
+        dot(&x.chunks(hidden).flat_map(row).collect::<Vec<_>>(), &dy)
+    };
+    let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+    confirm("dx", &x, &dx, |x| formula(x, &wide(&gain)));
+    confirm("dgain", &gain, &dgain, |gain| formula(&wide(&x), gain));
+}
+
+#[test]
+fn finite_differences_of_swiglu() {
+    let (gate, up, dy) =
+        (noise(41, 1).iter().map(|x| 6.0 * x).collect::<Vec<_>>(), noise(41, 2), noise(41, 3));
+    let (mut dgate, mut dup) = (vec![0.0; 41], vec![0.0; 41]);
+    swiglu_backward(&gate, &up, &dy, &mut dgate, &mut dup);
+    let silu = |g: f64| g / (1.0 + (-g).exp());
+    confirm("dgate", &gate, &dgate, |gate| {
+        dot(&gate.iter().zip(&up).map(|(g, u)| silu(*g) * f64::from(*u)).collect::<Vec<_>>(), &dy)
+    });
+    confirm("dup", &up, &dup, |up| {
+        dot(&up.iter().zip(&gate).map(|(u, g)| silu((*g).into()) * u).collect::<Vec<_>>(), &dy)
+    });
+}
+
+#[test]
+fn finite_differences_of_cross_entropy() {
+    let (vocab, targets) = (19, [3, 18, 0]);
+    let logits: Vec<f32> = noise(3 * vocab, 1).iter().map(|x| 5.0 * x).collect();
+    let mut gradient = vec![0.0; logits.len()];
+    let loss = cross_entropy(&logits, &targets, vocab, Some(&mut gradient));
+    assert_eq!(loss, cross_entropy(&logits, &targets, vocab, None));
+    confirm("dlogits", &logits, &gradient, |logits| {
+        let row =
+            |(x, t): (&[f64], &u32)| x.iter().map(|x| x.exp()).sum::<f64>().ln() - x[*t as usize];
+        logits.chunks(vocab).zip(&targets).map(row).sum::<f64>() / 3.0
+    });
+}
+
+#[test]
+fn finite_differences_of_attention() {
+    let shape = AttentionShape { batch: 2, seq: 5, heads: 4, key_value_heads: 2, head_dim: 4 };
+    let [q, k, v] = [(1, shape.q_len()), (2, shape.kv_len()), (3, shape.kv_len())]
+        .map(|(seed, len)| noise(len, seed));
+    let dout = noise(shape.q_len(), 4);
+    let [_, dq, dk, dv] = attention_passes(shape, [&q, &k, &v], &dout);
+    let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+    let (wide_q, wide_k, wide_v) = (wide(&q), wide(&k), wide(&v));
+    confirm("dq", &q, &dq, |q| dot(&attention_formula(shape, q, &wide_k, &wide_v), &dout));
+    confirm("dk", &k, &dk, |k| dot(&attention_formula(shape, &wide_q, k, &wide_v), &dout));
+    confirm("dv", &v, &dv, |v| dot(&attention_formula(shape, &wide_q, &wide_k, v), &dout));
+}
+
+fn attention_formula(shape: AttentionShape, q: &[f64], k: &[f64], v: &[f64]) -> Vec<f64> {
+    let AttentionShape { batch, seq, heads, key_value_heads, head_dim } = shape;
+    let (cos, sin) = tables(shape);
+    let half = head_dim / 2;
+    let rotated = |x: &[f64], heads: usize, batch: usize, i: usize, head: usize| -> Vec<f64> {
+        let x = &x[((batch * seq + i) * heads + head) * head_dim..][..head_dim];
+        let turn = |j: usize| (f64::from(cos[i * half + j]), f64::from(sin[i * half + j]));
+        let left = (0..half).map(|j| x[j] * turn(j).0 - x[j + half] * turn(j).1);
+        left.chain((0..half).map(|j| x[j + half] * turn(j).0 + x[j] * turn(j).1)).collect()
+    };
+    let mut out = Vec::new();
+    for b in 0..batch {
+        for i in 0..seq {
+            for head in 0..heads {
+                let shared = head / (heads / key_value_heads);
+                let query = rotated(q, heads, b, i, head);
+                let weights: Vec<f64> = (0..=i)
+                    .map(|j| {
+                        let key = rotated(k, key_value_heads, b, j, shared);
+                        let score: f64 = query.iter().zip(&key).map(|(q, k)| q * k).sum();
+                        (score / (head_dim as f64).sqrt()).exp()
+                    })
+                    .collect();
+                let total: f64 = weights.iter().sum();
+                out.extend((0..head_dim).map(|d| {
+                    let value =
+                        |j: usize| v[((b * seq + j) * key_value_heads + shared) * head_dim + d];
+                    weights.iter().enumerate().map(|(j, w)| w / total * value(j)).sum::<f64>()
+                }));
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,183 @@
+//! Every fused operation against its composition of Burn's operations: values, gradients, and the same bytes twice.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::*;
+
+/// Relative to the largest entry: f32 sums of some hundred terms in another order.
+const TOLERANCE: f32 = 1e-5;
+
+/// Terms of order one cancel in some gradients (one key, one hidden unit); what is left is rounding.
+const FLOOR: f32 = 0.1;
+
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+fn noise(shape: [usize; 2], seed: u64) -> Tensor<2> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let values = (0..shape[0] * shape[1])
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect::<Vec<_>>();
+    Tensor::from_data(TensorData::new(values, shape), &device())
+}
+
+fn ids(len: usize, below: usize) -> Tensor<1, Int> {
+    let ids = (0..len).map(|i| ((i * 7 + i * i) % below) as i64).collect::<Vec<_>>();
+    Tensor::from_data(TensorData::new(ids, [len]), &device())
+}
+
+fn floats<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.into_data().try_into_vec().unwrap()
+}
+
+/// Value, then the gradients in the inputs of the sum of the value times noise.
+fn run(inputs: &[Tensor<2>], f: &dyn Fn(&[Tensor<2>]) -> Tensor<2>) -> Vec<Vec<f32>> {
+    let inputs: Vec<_> = inputs.iter().map(|x| x.clone().detach().require_grad()).collect();
+    let value = f(&inputs);
+    let mut all = vec![floats(value.clone())];
+    let gradients = (value.clone() * noise(value.dims(), 99)).sum().backward();
+    all.extend(inputs.iter().map(|x| floats(x.grad(&gradients).unwrap())));
+    all
+}
+
+fn compare(
+    name: &str,
+    inputs: &[Tensor<2>],
+    fused: impl Fn(&[Tensor<2>]) -> Tensor<2>,
+    plain: impl Fn(&[Tensor<2>]) -> Tensor<2>,
+) {
+    let found = run(inputs, &fused);
+    assert!(found == run(inputs, &fused), "{name}: other bytes the second time");
+    let wanted = run(inputs, &plain);
+    for (part, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+        let largest = wanted.iter().fold(FLOOR, |a, b| a.max(b.abs()));
+        for (found, wanted) in found.iter().zip(wanted) {
+            let error = (found - wanted).abs() / largest;
+            assert!(error <= TOLERANCE, "{name}, part {part}: {found} is not {wanted} ({error:e})");
+        }
+    }
+    // Without autodiff the value is the same.
+    let inner: Vec<_> = inputs.iter().map(|x| x.clone().inner()).collect();
+    assert!(floats(fused(&inner)) == found[0], "{name}: without autodiff");
+}
+
+#[test]
+fn linear_equals_plain() {
+    for rows in [1, 3, 17, 256] {
+        for (d_input, d_output) in [(1, 1), (5, 3), (128, 336), (33, 64)] {
+            let inputs = [noise([rows, d_input], 1), noise([d_output, d_input], 2)];
+            let plain = |x: &[Tensor<2>]| plain_linear(x[0].clone(), x[1].clone());
+            compare("linear", &inputs, |x| linear(x[0].clone(), x[1].clone()), plain);
+        }
+    }
+}
+
+#[test]
+fn linear_skips_what_is_not_tracked() {
+    let x = noise([7, 5], 1);
+    let w = noise([3, 5], 2).require_grad();
+    let gradients = linear(x.clone(), w.clone()).sum().backward();
+    assert!(w.grad(&gradients).is_some());
+    assert!(x.grad(&gradients).is_none());
+}
+
+#[test]
+fn rms_norm_equals_plain() {
+    for rows in [1, 3, 17, 200] {
+        for hidden in [1, 5, 16, 128] {
+            let inputs = [noise([rows, hidden], 3), noise([1, hidden], 4)];
+            let gain = |x: &[Tensor<2>]| x[1].clone().reshape([hidden]);
+            compare(
+                "rms_norm",
+                &inputs,
+                |x| rms_norm(x[0].clone(), gain(x), 1e-6),
+                |x| plain_rms_norm(x[0].clone(), gain(x), 1e-6),
+            );
+        }
+    }
+}
+
+#[test]
+fn swiglu_equals_plain() {
+    for (rows, cols) in [(1, 1), (3, 17), (17, 336), (100, 400)] {
+        let inputs = [noise([rows, cols], 5).mul_scalar(8.0), noise([rows, cols], 6)];
+        compare(
+            "swiglu",
+            &inputs,
+            |x| swiglu(x[0].clone(), x[1].clone()),
+            |x| plain_swiglu(x[0].clone(), x[1].clone()),
+        );
+    }
+}
+
+#[test]
+fn cross_entropy_equals_plain() {
+    for (rows, vocab) in [(1, 2), (3, 5), (17, 192), (300, 33)] {
+        let inputs = [noise([rows, vocab], 7).mul_scalar(10.0)];
+        compare(
+            "cross_entropy",
+            &inputs,
+            |x| cross_entropy(x[0].clone(), ids(rows, vocab)).unsqueeze(),
+            |x| plain_cross_entropy(x[0].clone(), ids(rows, vocab)).unsqueeze(),
+        );
+    }
+}
+
+#[test]
+fn embedding_equals_plain() {
+    for (rows, vocab, hidden) in [(1, 1, 1), (3, 5, 8), (300, 17, 128)] {
+        compare(
+            "embedding",
+            &[noise([vocab, hidden], 8)],
+            |x| embedding(x[0].clone(), ids(rows, vocab)),
+            |x| plain_embedding(x[0].clone(), ids(rows, vocab)),
+        );
+    }
+}
+
+#[test]
+fn fake_quantizers_equal_plain() {
+    for (rows, cols) in [(1, 1), (3, 17), (128, 336)] {
+        let inputs = [noise([rows, cols], 9)];
+        for eps in [0.0, 1e-5] {
+            let plain = |x: &[Tensor<2>]| plain_fake_ternarize(x[0].clone(), eps);
+            compare("ternary", &inputs, |x| fake_ternarize(x[0].clone(), eps), plain);
+        }
+        let plain = |x: &[Tensor<2>]| plain_fake_quantize_int8(x[0].clone());
+        compare("int8", &inputs, |x| fake_quantize_int8(x[0].clone()), plain);
+    }
+}
+
+#[test]
+fn causal_attention_equals_plain() {
+    for (heads, key_value_heads) in [(1, 1), (4, 4), (4, 2), (3, 1)] {
+        for head_dim in [2, 8, 32] {
+            for seq in [1, 5, 33, 64] {
+                let shape = AttentionShape { batch: 2, seq, heads, key_value_heads, head_dim };
+                let rope = RopeTables::new(100, head_dim, 1e4);
+                let inputs = [(11, heads), (12, key_value_heads), (13, key_value_heads)]
+                    .map(|(seed, heads)| noise([2 * seq, heads * head_dim], seed).mul_scalar(2.0));
+                let parts = |x: &[Tensor<2>]| (x[0].clone(), x[1].clone(), x[2].clone());
+                compare(
+                    &format!("attention {shape:?}"),
+                    &inputs,
+                    |x| {
+                        let (q, k, v) = parts(x);
+                        causal_attention(q, k, v, shape, &rope)
+                    },
+                    |x| {
+                        let (q, k, v) = parts(x);
+                        plain_causal_attention(q, k, v, shape, &rope)
+                    },
+                );
+            }
+        }
+    }
+}
