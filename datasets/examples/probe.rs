@@ -9,7 +9,7 @@ use tern_datasets::documents::{Documents, Layout, collapse};
 fn main() {
     let arg: Vec<String> = std::env::args().collect();
     let texts: Vec<String> = if arg[1] == "stories" { stories(1, Split::Train).take(arg[2].parse().unwrap()).map(|s| s.text).collect() }
-        else { Documents::open(arg[1].as_ref(), &Layout { separator: arg[2].clone().into(), text_field: "text".into(), collapse_blank_lines: true }).unwrap().map(Result::unwrap).collect() };
+        else { Documents::open(arg[1].as_ref(), &Layout { separator: arg[2].clone().into(), text_field: "text".into(), collapse_blank_lines: false }).unwrap().map(Result::unwrap).collect() };
     let _ = collapse;
     let bytes: usize = texts.iter().map(String::len).sum();
     println!("{} docs {} bytes", texts.len(), bytes);

@@ -202,7 +202,10 @@ mod tests {
         assert!(Batches::new(tokens.clone(), 4, 0).is_ok());
         assert!(ValidationSet::new(tokens.clone(), 4, None).is_ok());
         let error = Batches::new(tokens.clone(), 5, 0).unwrap_err().to_string();
-        assert!(error.ends_with("a.tokens: 5 tokens are shorter than one window of seq_len 5 + 1"), "{error}");
+        assert!(
+            error.ends_with("a.tokens: 5 tokens are shorter than one window of seq_len 5 + 1"),
+            "{error}"
+        );
         let again = ValidationSet::new(tokens.clone(), 5, None).unwrap_err().to_string();
         assert_eq!(error, again);
         assert!(Batches::new(tokens, 0, 0).is_err());

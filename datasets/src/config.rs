@@ -170,13 +170,20 @@ impl DataConfig {
             return refuse("valid_tokens", rule);
         }
         if !(self.valid_fraction > 0.0 && self.valid_fraction < 1.0) {
-            return refuse("valid_fraction", format!("must lie between 0 and 1, is {}", self.valid_fraction));
+            return refuse(
+                "valid_fraction",
+                format!("must lie between 0 and 1, is {}", self.valid_fraction),
+            );
         }
-        for (key, separator) in [("separator", Some(&self.separator)), ("valid_separator", self.valid_separator.as_ref())] {
+        for (key, separator) in [
+            ("separator", Some(&self.separator)),
+            ("valid_separator", self.valid_separator.as_ref()),
+        ] {
             if let Some(Separator::Line(line)) = separator
                 && (line.trim() != line || line.is_empty() || line.contains('\n'))
             {
-                let rule = "must be a line without white space at its ends, \"blank_line\" or \"none\"";
+                let rule =
+                    "must be a line without white space at its ends, \"blank_line\" or \"none\"";
                 return refuse(key, format!("{rule}, is {line:?}"));
             }
         }
@@ -195,14 +202,19 @@ impl DataConfig {
                     return refuse("valid", "must name at least one file, or be left out");
                 }
                 if self.train_stories.is_some() || self.valid_stories.is_some() {
-                    return refuse("train_stories", "and valid_stories go with corpus = \"stories\" only");
+                    return refuse(
+                        "train_stories",
+                        "and valid_stories go with corpus = \"stories\" only",
+                    );
                 }
             }
             Corpus::Stories => {
                 if !self.train.is_empty() || self.valid.is_some() {
                     return refuse("train", "and valid go with corpus = \"files\" only");
                 }
-                for (key, count) in [("train_stories", self.train_stories), ("valid_stories", self.valid_stories)] {
+                for (key, count) in
+                    [("train_stories", self.train_stories), ("valid_stories", self.valid_stories)]
+                {
                     if count.is_none_or(|count| count == 0) {
                         return refuse(key, "must be at least 1 where corpus = \"stories\"");
                     }
@@ -227,7 +239,8 @@ impl DataConfig {
     ///
     /// As [`Self::train_files`].
     pub fn valid_files(&self, base: &Path) -> Result<Option<Vec<PathBuf>>> {
-        let resolve_all = |paths: &Vec<String>| paths.iter().map(|path| resolve("valid", path, base)).collect();
+        let resolve_all =
+            |paths: &Vec<String>| paths.iter().map(|path| resolve("valid", path, base)).collect();
         self.valid.as_ref().map(resolve_all).transpose()
     }
 }
@@ -237,13 +250,17 @@ impl TokenizerConfig {
         let refuse = |key, rule: &str| Err(Error::Config { key, rule: rule.to_owned() });
         match (&self.file, self.train, self.vocab_size) {
             (Some(_), None, None) if self.byte_fallback.is_none() => Ok(()),
-            (Some(_), ..) => {
-                refuse("tokenizer.file", "excludes train, vocab_size and byte_fallback: the file decides")
+            (Some(_), ..) => refuse(
+                "tokenizer.file",
+                "excludes train, vocab_size and byte_fallback: the file decides",
+            ),
+            (None, None, _) => refuse(
+                "tokenizer",
+                "needs file = \"…\", or train = \"unigram\" or \"bpe\" with vocab_size",
+            ),
+            (None, Some(_), None) => {
+                refuse("tokenizer.vocab_size", "is missing beside tokenizer.train")
             }
-            (None, None, _) => {
-                refuse("tokenizer", "needs file = \"…\", or train = \"unigram\" or \"bpe\" with vocab_size")
-            }
-            (None, Some(_), None) => refuse("tokenizer.vocab_size", "is missing beside tokenizer.train"),
             (None, Some(_), Some(_)) => Ok(()),
         }
     }
@@ -298,20 +315,34 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_refused() {
-        let error = toml::from_str::<DataConfig>(&format!("{FILES}{BPE}seperator = \"none\"")).unwrap_err();
+        let error =
+            toml::from_str::<DataConfig>(&format!("{FILES}{BPE}seperator = \"none\"")).unwrap_err();
         assert!(error.to_string().contains("seperator"), "{error}");
-        let error = toml::from_str::<DataConfig>(&format!("{FILES}tokenizer = {{ vocab = 3 }}")).unwrap_err();
+        let error = toml::from_str::<DataConfig>(&format!("{FILES}tokenizer = {{ vocab = 3 }}"))
+            .unwrap_err();
         assert!(error.to_string().contains("vocab"), "{error}");
     }
 
     #[test]
     fn every_rule_names_its_key() {
         let cases = [
-            ("train = [\"a\"]\nseq_len = 0\nmicro_batch = 2\n", "data.seq_len must be at least 1, is 0"),
-            ("train = [\"a\"]\nseq_len = 8\nmicro_batch = 0\n", "data.micro_batch must be at least 1, is 0"),
+            (
+                "train = [\"a\"]\nseq_len = 0\nmicro_batch = 2\n",
+                "data.seq_len must be at least 1, is 0",
+            ),
+            (
+                "train = [\"a\"]\nseq_len = 8\nmicro_batch = 0\n",
+                "data.micro_batch must be at least 1, is 0",
+            ),
             ("seq_len = 8\nmicro_batch = 2\n", "data.train must name at least one file"),
-            ("corpus = \"stories\"\nseq_len = 8\nmicro_batch = 2\n", "data.train_stories must be at least 1"),
-            ("corpus = \"stories\"\ntrain = [\"a\"]\nseq_len = 8\nmicro_batch = 2\n", "data.train and valid go with"),
+            (
+                "corpus = \"stories\"\nseq_len = 8\nmicro_batch = 2\n",
+                "data.train_stories must be at least 1",
+            ),
+            (
+                "corpus = \"stories\"\ntrain = [\"a\"]\nseq_len = 8\nmicro_batch = 2\n",
+                "data.train and valid go with",
+            ),
         ];
         for (toml, rule) in cases {
             let error = refused(&format!("{toml}{BPE}"));
@@ -344,11 +375,15 @@ mod tests {
 
     #[test]
     fn paths_start_at_the_config_and_know_the_environment() {
-        let config = parse(&format!("train = [\"a.txt\", \"/b.txt\", \"${{CARGO_PKG_NAME}}/c\"]\nseq_len = 8\nmicro_batch = 2\n{BPE}"));
+        let config = parse(&format!(
+            "train = [\"a.txt\", \"/b.txt\", \"${{CARGO_PKG_NAME}}/c\"]\nseq_len = 8\nmicro_batch = 2\n{BPE}"
+        ));
         let files = config.train_files(Path::new("/base")).unwrap();
         let expected = ["/base/a.txt", "/b.txt", "/base/tern-datasets/c"];
         assert_eq!(files, expected.map(PathBuf::from));
-        let config = parse(&format!("train = [\"${{TERN_NO_SUCH_VARIABLE}}/a\"]\nseq_len = 8\nmicro_batch = 2\n{BPE}"));
+        let config = parse(&format!(
+            "train = [\"${{TERN_NO_SUCH_VARIABLE}}/a\"]\nseq_len = 8\nmicro_batch = 2\n{BPE}"
+        ));
         let error = config.train_files(Path::new("/")).unwrap_err().to_string();
         let expected = "data.train: the environment variable TERN_NO_SUCH_VARIABLE in \"${TERN_NO_SUCH_VARIABLE}/a\" is not set";
         assert_eq!(error, expected);

@@ -67,7 +67,8 @@ impl Documents {
     /// The next line with a plain `\n` at its end if it has one, or `None` at the end of the file.
     fn read_line(&mut self) -> Result<Option<String>> {
         let mut line = Vec::new();
-        self.bytes += self.input.read_until(b'\n', &mut line).map_err(Error::io(&self.path))? as u64;
+        self.bytes +=
+            self.input.read_until(b'\n', &mut line).map_err(Error::io(&self.path))? as u64;
         if line.is_empty() {
             return Ok(None);
         }
@@ -125,12 +126,18 @@ impl Documents {
         }
         let field = &self.layout.text_field;
         match serde_json::from_str::<serde_json::Value>(&line) {
-            Ok(serde_json::Value::Object(mut object)) => match object.get_mut(field).map(serde_json::Value::take) {
+            Ok(serde_json::Value::Object(mut object)) => match object
+                .get_mut(field)
+                .map(serde_json::Value::take)
+            {
                 Some(serde_json::Value::String(text)) => Ok(Some(text)),
                 Some(_) => self.refuse(format!("the field \"{field}\" must be a string")),
                 None => {
-                    let found = object.keys().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
-                    self.refuse(format!("the field \"{field}\" is missing; found: {found} (data.text_field)"))
+                    let found =
+                        object.keys().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
+                    self.refuse(format!(
+                        "the field \"{field}\" is missing; found: {found} (data.text_field)"
+                    ))
                 }
             },
             Ok(_) => self.refuse("each line must be a JSON object".to_owned()),
@@ -148,7 +155,9 @@ impl Iterator for Documents {
             match document {
                 Ok(None) => self.done = true,
                 Ok(Some(text)) if text.trim().is_empty() => {}
-                Ok(Some(text)) if self.layout.collapse_blank_lines => return Some(Ok(collapse(&text))),
+                Ok(Some(text)) if self.layout.collapse_blank_lines => {
+                    return Some(Ok(collapse(&text)));
+                }
                 Ok(Some(text)) => return Some(Ok(text)),
                 Err(error) => {
                     self.done = true;
@@ -166,7 +175,8 @@ pub fn collapse(text: &str) -> String {
     let mut rest = text.trim();
     let mut collapsed = String::with_capacity(rest.len());
     while let Some(first) = rest.find('\n') {
-        let run = rest[first..].find(|c: char| !c.is_whitespace()).map_or(rest.len(), |end| first + end);
+        let run =
+            rest[first..].find(|c: char| !c.is_whitespace()).map_or(rest.len(), |end| first + end);
         let last = rest[first..run].rfind('\n').map_or(first, |last| first + last);
         collapsed.push_str(&rest[..=first]);
         rest = &rest[last + 1..];
@@ -197,7 +207,8 @@ mod tests {
 
     #[test]
     fn a_separator_is_a_whole_line() {
-        let text = b"\xef\xbb\xbfOne\r\n\r\ntwo <|end|> three\r\n<|end|>\r\n\n<|end|>\n  Four\n<|end|>";
+        let text =
+            b"\xef\xbb\xbfOne\r\n\r\ntwo <|end|> three\r\n<|end|>\r\n\n<|end|>\n  Four\n<|end|>";
         let documents = read("a.txt", text, &layout("<|end|>")).unwrap();
         assert_eq!(documents, ["One\n\ntwo <|end|> three", "Four"]);
     }
@@ -223,9 +234,14 @@ mod tests {
     #[test]
     fn errors_name_file_line_and_rule() {
         let mut layout = layout("none");
-        let error = |name, bytes: &[u8], layout: &Layout| read(name, bytes, layout).unwrap_err().to_string();
+        let error = |name, bytes: &[u8], layout: &Layout| {
+            read(name, bytes, layout).unwrap_err().to_string()
+        };
         let message = error("a.txt", b"good\nb\xffd\n", &layout);
-        assert!(message.ends_with("a.txt:2: text must be UTF-8; byte 2 of this line is not"), "{message}");
+        assert!(
+            message.ends_with("a.txt:2: text must be UTF-8; byte 2 of this line is not"),
+            "{message}"
+        );
         let message = error("a.jsonl", b"{\"text\": \"a\"}\n{\"text\": ", &layout);
         assert!(message.contains("a.jsonl:2: invalid JSON: EOF"), "{message}");
         let message = error("a.jsonl", b"[1]", &layout);

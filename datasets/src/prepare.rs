@@ -180,7 +180,9 @@ pub fn prepare(
     // that it never speaks of other files than those beside it.
     let record = out.join(SUMMARY);
     match std::fs::remove_file(&record) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&record)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io(&record)(error));
+        }
         _ => {}
     }
     let name = tokenizer.source().file_name();
@@ -252,13 +254,17 @@ fn delimiters(config: &DataConfig, tokenizer: &Tokenizer) -> Result<(Option<u32>
         None => Ok(own),
         Some(name) => match tokenizer.id(name) {
             Some(id) => Ok(Some(id)),
-            None => Err(Error::Config { key, rule: format!("must be a token of the tokenizer, is {name:?}") }),
+            None => Err(Error::Config {
+                key,
+                rule: format!("must be a token of the tokenizer, is {name:?}"),
+            }),
         },
     };
     let bos = find("bos", &config.bos, tokenizer.bos())?;
     let eos = find("eos", &config.eos, tokenizer.eos())?;
     if bos.is_none() && eos.is_none() {
-        let rule = "must name a token that ends a document: this tokenizer has none under a known name";
+        let rule =
+            "must name a token that ends a document: this tokenizer has none under a known name";
         return Err(Error::Config { key: "eos", rule: rule.to_owned() });
     }
     Ok((bos, eos))
@@ -317,7 +323,11 @@ impl<'a> Preparation<'a> {
     }
 
     fn tokenizer(&self, progress: &mut dyn FnMut(Progress)) -> Result<Tokenizer> {
-        let (kind, vocab_size) = match (&self.tokenizer, self.config.tokenizer.train, self.config.tokenizer.vocab_size) {
+        let (kind, vocab_size) = match (
+            &self.tokenizer,
+            self.config.tokenizer.train,
+            self.config.tokenizer.vocab_size,
+        ) {
             (Some(path), ..) => return Ok(Tokenizer::from_file(path)?),
             (None, Some(kind), Some(vocab_size)) => (kind, vocab_size),
             (None, ..) => {
@@ -367,7 +377,9 @@ impl<'a> Preparation<'a> {
         }
         let (paths, separator) = match side {
             Split::Train => (&self.train[..], None),
-            Split::Valid => (self.valid.as_deref().unwrap_or_default(), config.valid_separator.as_ref()),
+            Split::Valid => {
+                (self.valid.as_deref().unwrap_or_default(), config.valid_separator.as_ref())
+            }
         };
         let layout = Layout {
             separator: separator.unwrap_or(&config.separator).clone(),
@@ -395,7 +407,9 @@ impl<'a> Preparation<'a> {
                 if let Some(document) = document {
                     bytes += document.len();
                     let valid = match side {
-                        Split::Train if self.is_split() => is_validation(&document, self.config.valid_fraction),
+                        Split::Train if self.is_split() => {
+                            is_validation(&document, self.config.valid_fraction)
+                        }
                         side => side == Split::Valid,
                     };
                     batch.push((document, usize::from(valid)));
@@ -427,7 +441,12 @@ impl<'a> Preparation<'a> {
         } else {
             "check the paths, data.separator and data.text_field"
         };
-        let names: Vec<_> = self.train.iter().chain(self.valid.iter().flatten()).map(|path| path.display().to_string()).collect();
+        let names: Vec<_> = self
+            .train
+            .iter()
+            .chain(self.valid.iter().flatten())
+            .map(|path| path.display().to_string())
+            .collect();
         Error::Empty { corpus: format!("{side} ({})", names.join(", ")), hint }
     }
 }
@@ -442,7 +461,8 @@ struct Encoder<'a> {
 impl Encoder<'_> {
     fn push(&mut self, batch: &[(String, usize)]) -> Result<()> {
         let encode = |(text, _): &(String, usize)| self.tokenizer.encode_literally(text);
-        let ids: Vec<Vec<u32>> = batch.par_iter().map(encode).collect::<tern_format::Result<_>>()?;
+        let ids: Vec<Vec<u32>> =
+            batch.par_iter().map(encode).collect::<tern_format::Result<_>>()?;
         for ((text, side), ids) in batch.iter().zip(ids) {
             self.sides[*side].push(&ids, text.len())?;
             self.characters[*side] += text.chars().count() as u64;
@@ -458,7 +478,8 @@ impl Encoder<'_> {
         let [train, valid] = self.sides;
         let side = |writer: TokenFileWriter, characters| -> Result<Side> {
             let header = writer.finish()?;
-            let (documents, tokens, text_bytes) = (header.documents, header.tokens, header.text_bytes);
+            let (documents, tokens, text_bytes) =
+                (header.documents, header.tokens, header.text_bytes);
             Ok(Side { documents, tokens, text_bytes, characters })
         };
         Ok([side(train, self.characters[0])?, side(valid, self.characters[1])?])
@@ -502,12 +523,18 @@ mod tests {
     use crate::config::Separator;
 
     fn config(toml: &str) -> DataConfig {
-        let rest = "seq_len = 8\nmicro_batch = 2\ntokenizer = { train = \"bpe\", vocab_size = 300 }\n";
+        let rest =
+            "seq_len = 8\nmicro_batch = 2\ntokenizer = { train = \"bpe\", vocab_size = 300 }\n";
         toml::from_str(&format!("{rest}{toml}")).unwrap()
     }
 
     fn corpus(stories: usize) -> String {
-        let story = |i| format!("Once there was a cat with number {i}.\n\nIt lived in house {}.\n<|endoftext|>\n", i * 7 % 13);
+        let story = |i| {
+            format!(
+                "Once there was a cat with number {i}.\n\nIt lived in house {}.\n<|endoftext|>\n",
+                i * 7 % 13
+            )
+        };
         (0..stories).map(story).collect()
     }
 
@@ -529,13 +556,18 @@ mod tests {
         let config = config("train = [\"a.txt\"]\nvalid_fraction = 0.1\n");
         let mut stages = Vec::new();
         let out = folder.path().join("out");
-        let first = prepare(&config, folder.path(), &out, &mut |progress| stages.push(progress.stage)).unwrap();
+        let first =
+            prepare(&config, folder.path(), &out, &mut |progress| stages.push(progress.stage))
+                .unwrap();
         assert_eq!(stages, [Stage::Check, Stage::Tokenizer, Stage::Encode, Stage::Encode]);
         let (train, valid) = (documents(&first, &first.train), documents(&first, &first.valid));
         assert_eq!(train.len() + valid.len(), 400);
         assert!((20..65).contains(&valid.len()), "{}", valid.len());
         assert_eq!(first.summary.valid.documents, valid.len() as u64);
-        assert_eq!(first.summary.train.text_bytes, train.iter().map(|text| text.len() as u64).sum::<u64>());
+        assert_eq!(
+            first.summary.train.text_bytes,
+            train.iter().map(|text| text.len() as u64).sum::<u64>()
+        );
 
         let mut stories: Vec<&str> = text.split_inclusive("<|endoftext|>\n").collect();
         stories.reverse();
@@ -565,7 +597,12 @@ mod tests {
         let path = folder.path().join("out").join(TRAIN);
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        assert!(Prepared::open(&folder.path().join("out")).unwrap_err().to_string().contains("cut short"));
+        assert!(
+            Prepared::open(&folder.path().join("out"))
+                .unwrap_err()
+                .to_string()
+                .contains("cut short")
+        );
         assert!(!run(&config, folder.path()).unwrap().reused);
         assert_eq!(std::fs::read(&path).unwrap(), bytes);
         std::fs::write(folder.path().join("a.txt"), corpus(301)).unwrap();
@@ -591,7 +628,8 @@ mod tests {
     fn explicit_validation_files_override_the_hash() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.txt"), corpus(300)).unwrap();
-        std::fs::write(folder.path().join("v.txt"), "Once there was\n\na dog.\n<|endoftext|>\n").unwrap();
+        std::fs::write(folder.path().join("v.txt"), "Once there was\n\na dog.\n<|endoftext|>\n")
+            .unwrap();
         let mut config = config("train = [\"a.txt\"]\nvalid = [\"v.txt\"]\n");
         config.valid_separator = Some(Separator::None);
         let prepared = run(&config, folder.path()).unwrap();
@@ -606,23 +644,34 @@ mod tests {
         let config = config("corpus = \"stories\"\ntrain_stories = 300\nvalid_stories = 20\n");
         let prepared = run(&config, folder.path()).unwrap();
         assert_eq!((prepared.summary.train.documents, prepared.summary.valid.documents), (300, 20));
-        assert_eq!(documents(&prepared, &prepared.valid)[3], stories(0, Split::Valid).nth(3).unwrap().text);
+        assert_eq!(
+            documents(&prepared, &prepared.valid)[3],
+            stories(0, Split::Valid).nth(3).unwrap().text
+        );
         assert!(run(&config, folder.path()).unwrap().reused);
     }
 
     #[test]
     fn what_cannot_be_prepared_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let write =
+            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         write("empty.txt", "\n\n");
         write("a.txt", &corpus(300));
         write("one.txt", "One story.");
         write("bad.json", "{");
         let refused = |toml: &str| run(&config(toml), folder.path()).unwrap_err().to_string();
         let error = refused("train = [\"empty.txt\"]");
-        assert!(error.contains("the training corpus (") && error.contains("empty.txt) holds no documents"), "{error}");
+        assert!(
+            error.contains("the training corpus (")
+                && error.contains("empty.txt) holds no documents"),
+            "{error}"
+        );
         let error = refused("train = [\"a.txt\"]\nvalid = [\"empty.txt\"]");
-        assert!(error.contains("the validation corpus (") && error.contains("holds no documents"), "{error}");
+        assert!(
+            error.contains("the validation corpus (") && error.contains("holds no documents"),
+            "{error}"
+        );
         let error = refused("train = [\"a.txt\"]\nvalid_fraction = 1e-9");
         assert!(error.contains("raise data.valid_fraction"), "{error}");
         let error = refused("train = [\"none.txt\"]");
@@ -630,7 +679,10 @@ mod tests {
         let error = refused("train = [\"a.txt\"]\nvalid_fraction = 0.1\neos = \"<|end|>\"");
         assert_eq!(error, "data.eos must be a token of the tokenizer, is \"<|end|>\"");
         let mut config = config("train = [\"a.txt\"]");
-        config.tokenizer = crate::config::TokenizerConfig { file: Some("bad.json".to_owned()), ..Default::default() };
+        config.tokenizer = crate::config::TokenizerConfig {
+            file: Some("bad.json".to_owned()),
+            ..Default::default()
+        };
         let error = run(&config, folder.path()).unwrap_err().to_string();
         assert!(error.contains("bad.json: tokenizer.json: "), "{error}");
         assert!(!folder.path().join("out").join(SUMMARY).exists());

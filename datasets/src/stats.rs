@@ -116,7 +116,12 @@ fn side_stats(size: Side, tokens: &TokenFile, tokenizer: &Tokenizer) -> SideStat
     order.sort_by_key(|id| (std::cmp::Reverse(counts[*id as usize]), *id));
     let entry = |id: u32| {
         let count = counts[id as usize];
-        TokenCount { id, token: tokenizer.token(id).unwrap_or_default(), count, share: share(count) }
+        TokenCount {
+            id,
+            token: tokenizer.token(id).unwrap_or_default(),
+            count,
+            share: share(count),
+        }
     };
     SideStats {
         size,
@@ -124,7 +129,11 @@ fn side_stats(size: Side, tokens: &TokenFile, tokenizer: &Tokenizer) -> SideStat
         characters_per_token: size.characters as f64 / total,
         unknown_share: tokenizer.unk().map_or(0.0, |unk| share(counts[unk as usize])),
         unused_ids: counts.iter().filter(|count| **count == 0).count(),
-        unigram_entropy: counts.iter().filter(|count| **count > 0).map(|count| -share(*count) * share(*count).ln()).sum(),
+        unigram_entropy: counts
+            .iter()
+            .filter(|count| **count > 0)
+            .map(|count| -share(*count) * share(*count).ln())
+            .sum(),
         document_tokens: percentiles(lengths),
         top: order.into_iter().take(TOP).map(entry).filter(|token| token.count > 0).collect(),
     }
@@ -155,6 +164,9 @@ mod tests {
         let lengths = Percentiles { min: 1, p5: 1, p50: 5, p95: 5, max: 5, mean: 3.0 };
         assert_eq!(side.document_tokens, lengths);
         assert_eq!(percentiles(Vec::new()), Percentiles::default());
-        assert_eq!(percentiles((1..=101).collect()), Percentiles { min: 1, p5: 6, p50: 51, p95: 96, max: 101, mean: 51.0 });
+        assert_eq!(
+            percentiles((1..=101).collect()),
+            Percentiles { min: 1, p5: 6, p50: 51, p95: 96, max: 101, mean: 51.0 }
+        );
     }
 }

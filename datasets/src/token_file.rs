@@ -87,13 +87,18 @@ impl Header {
             let rule = format!("must be {HEADER_BYTES} bytes, the file has {}", bytes.len());
             return refuse("header", rule);
         }
-        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
         if bytes[..8] != MAGIC {
             return refuse("magic", "must be TERNTOK: this is not a token file".to_owned());
         }
         if u32_at(8) != VERSION {
-            return refuse("version", format!("must be {VERSION}, is {}: prepare the data again", u32_at(8)));
+            return refuse(
+                "version",
+                format!("must be {VERSION}, is {}: prepare the data again", u32_at(8)),
+            );
         }
         let vocab_size = u32_at(16) as usize;
         if vocab_size == 0 {
@@ -101,29 +106,49 @@ impl Header {
         }
         let width = id_bytes(vocab_size);
         if u32_at(12) as usize != width {
-            let rule = format!("must be {width} for a vocabulary of {vocab_size}, is {}", u32_at(12));
+            let rule =
+                format!("must be {width} for a vocabulary of {vocab_size}, is {}", u32_at(12));
             return refuse("bytes of an id", rule);
         }
         for (place, at) in [("BOS", 20), ("EOS", 24)] {
             let id = u32_at(at);
             if id != NO_ID && id as usize >= vocab_size {
-                return refuse(place, format!("must be below the vocabulary of {vocab_size}, is {id}"));
+                return refuse(
+                    place,
+                    format!("must be below the vocabulary of {vocab_size}, is {id}"),
+                );
             }
         }
         if u32_at(28) != 0 {
             return refuse("bytes 28 to 31", "must be zero".to_owned());
         }
         let tokens = u64_at(32);
-        let expected = tokens.checked_mul(width as u64).and_then(|size| size.checked_add(HEADER_BYTES as u64));
+        let expected =
+            tokens.checked_mul(width as u64).and_then(|size| size.checked_add(HEADER_BYTES as u64));
         if expected != Some(bytes.len() as u64) {
-            let fault = if expected.is_none_or(|expected| expected > bytes.len() as u64) { "cut short" } else { "too long" };
-            let rule = format!("{tokens} ids of {width} bytes do not fit {} bytes: the file is {fault}", bytes.len());
+            let fault = if expected.is_none_or(|expected| expected > bytes.len() as u64) {
+                "cut short"
+            } else {
+                "too long"
+            };
+            let rule = format!(
+                "{tokens} ids of {width} bytes do not fit {} bytes: the file is {fault}",
+                bytes.len()
+            );
             return refuse("size", rule);
         }
         let id = |at| Some(u32_at(at)).filter(|id| *id != NO_ID);
         let mut vocab_hash = [0; 32];
         vocab_hash.copy_from_slice(&bytes[56..88]);
-        Ok(Self { vocab_size, bos: id(20), eos: id(24), tokens, documents: u64_at(40), text_bytes: u64_at(48), vocab_hash })
+        Ok(Self {
+            vocab_size,
+            bos: id(20),
+            eos: id(24),
+            tokens,
+            documents: u64_at(40),
+            text_bytes: u64_at(48),
+            vocab_hash,
+        })
     }
 }
 
@@ -147,7 +172,8 @@ impl TokenFile {
         let header = Header::from_bytes(&map).map_err(refuse)?;
         let file = Self { path: path.to_owned(), header, map: Arc::new(map) };
         if let Some((position, id)) = file.first_outside() {
-            let rule = format!("id {id} must be below the vocabulary of {}", file.header.vocab_size);
+            let rule =
+                format!("id {id} must be below the vocabulary of {}", file.header.vocab_size);
             return Err(refuse((format!("token {position}"), rule)));
         }
         Ok(file)
@@ -164,9 +190,12 @@ impl TokenFile {
             Err(Error::TokenFile { path: path.to_owned(), place: place.to_owned(), rule })
         };
         if file.header.vocab_hash != tokenizer.hash() {
-            let hex = |hash: [u8; 32]| hash[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            let hex = |hash: [u8; 32]| {
+                hash[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+            };
             let (theirs, ours) = (hex(file.header.vocab_hash), hex(tokenizer.hash()));
-            let rule = format!("must be the tokenizer's {ours}…, is {theirs}…: prepare the data again");
+            let rule =
+                format!("must be the tokenizer's {ours}…, is {theirs}…: prepare the data again");
             return refuse("vocabulary hash", rule);
         }
         if file.header.vocab_size != tokenizer.vocab_size() {
@@ -204,9 +233,9 @@ impl TokenFile {
     pub fn ids(&self, range: Range<usize>) -> impl Iterator<Item = u32> {
         let width = id_bytes(self.header.vocab_size);
         let ids = &self.map[HEADER_BYTES..];
-        ids[range.start * width..range.end * width].chunks_exact(width).map(|id| {
-            id.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte))
-        })
+        ids[range.start * width..range.end * width]
+            .chunks_exact(width)
+            .map(|id| id.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte)))
     }
 
     /// Position and value of the first id outside the vocabulary.
@@ -231,9 +260,15 @@ impl TokenFileWriter {
     /// # Errors
     ///
     /// A folder that cannot be written to.
-    pub fn create(path: &Path, tokenizer: &Tokenizer, bos: Option<u32>, eos: Option<u32>) -> Result<Self> {
+    pub fn create(
+        path: &Path,
+        tokenizer: &Tokenizer,
+        bos: Option<u32>,
+        eos: Option<u32>,
+    ) -> Result<Self> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let ids = tempfile::tempfile_in(folder.unwrap_or(Path::new("."))).map_err(Error::io(path))?;
+        let ids =
+            tempfile::tempfile_in(folder.unwrap_or(Path::new("."))).map_err(Error::io(path))?;
         let header = Header {
             vocab_size: tokenizer.vocab_size(),
             bos,
@@ -306,10 +341,14 @@ pub(crate) mod tests {
 
     /// A tokenizer of `size` words `w0`, `w1`, …, of which the first three are special.
     pub(crate) fn words(size: usize) -> Tokenizer {
-        let token = |id: usize| ["<unk>", "<s>", "</s>"].get(id).map_or(format!("w{id}"), |name| (*name).to_owned());
+        let token = |id: usize| {
+            ["<unk>", "<s>", "</s>"].get(id).map_or(format!("w{id}"), |name| (*name).to_owned())
+        };
         let vocab: serde_json::Map<_, _> = (0..size).map(|id| (token(id), id.into())).collect();
-        let special = |id: usize| serde_json::json!({"id": id, "content": token(id), "single_word": false, "lstrip": false,
-            "rstrip": false, "normalized": false, "special": true});
+        let special = |id: usize| {
+            serde_json::json!({"id": id, "content": token(id), "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true})
+        };
         let json = serde_json::json!({"version": "1.0", "added_tokens": [special(0), special(1), special(2)],
             "pre_tokenizer": {"type": "WhitespaceSplit"},
             "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}});
@@ -378,8 +417,14 @@ pub(crate) mod tests {
             (with(16, &[0, 0]), "vocab_size: must be at least 1"),
             (with(20, &[44, 1]), "BOS: must be below the vocabulary of 300, is 300"),
             (with(28, &[1]), "bytes 28 to 31: must be zero"),
-            (bytes[..bytes.len() - 1].to_vec(), "size: 6 ids of 2 bytes do not fit 99 bytes: the file is cut short"),
-            ([&bytes[..], &[0, 0]].concat(), "size: 6 ids of 2 bytes do not fit 102 bytes: the file is too long"),
+            (
+                bytes[..bytes.len() - 1].to_vec(),
+                "size: 6 ids of 2 bytes do not fit 99 bytes: the file is cut short",
+            ),
+            (
+                [&bytes[..], &[0, 0]].concat(),
+                "size: 6 ids of 2 bytes do not fit 102 bytes: the file is too long",
+            ),
             (with(32, &[255; 8]), "the file is cut short"),
             (with(88 + 8, &[44, 1]), "token 4: id 300 must be below the vocabulary of 300"),
             (with(16, &[43, 1]), "token 4: id 299 must be below the vocabulary of 299"),
@@ -397,10 +442,11 @@ pub(crate) mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_full_disk_is_named_and_an_old_file_stays() {
-        let error = TokenFileWriter::create(Path::new("/dev/full"), &words(9), Some(1), Some(2)).and_then(|mut writer| {
-            writer.push(&[3; 100], 100)?;
-            writer.finish()
-        });
+        let error = TokenFileWriter::create(Path::new("/dev/full"), &words(9), Some(1), Some(2))
+            .and_then(|mut writer| {
+                writer.push(&[3; 100], 100)?;
+                writer.finish()
+            });
         let error = error.unwrap_err().to_string();
         assert!(error.starts_with("/dev/full: "), "{error}");
 

@@ -11,7 +11,9 @@ use tern_format::tokenizer::TokenizerSource;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::unigram::Unigram;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, ModelWrapper, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+use tokenizers::{
+    AddedToken, ModelWrapper, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+};
 
 use crate::config::TokenizerKind;
 use crate::error::{Error, Result};
@@ -61,8 +63,14 @@ fn check_smallest(vocab_size: usize, alphabet: usize, byte_fallback: bool) -> Re
     if vocab_size >= smallest && u32::try_from(vocab_size).is_ok() {
         return Ok(());
     }
-    let hint = if byte_fallback { " (byte_fallback = false leaves out those that the text lacks)" } else { "" };
-    let rule = format!("must be between {smallest} (3 special tokens, {alphabet} bytes{hint}) and 2^32 - 1");
+    let hint = if byte_fallback {
+        " (byte_fallback = false leaves out those that the text lacks)"
+    } else {
+        ""
+    };
+    let rule = format!(
+        "must be between {smallest} (3 special tokens, {alphabet} bytes{hint}) and 2^32 - 1"
+    );
     Err(Error::VocabSize { wanted: vocab_size, rule })
 }
 
@@ -147,7 +155,9 @@ mod tests {
         let places = ["garden", "forest", "river", "kitchen", "market"];
         let story = |i: usize| {
             let (animal, place) = (animals[i % 6], places[i % 5]);
-            format!("Once upon a time there was a little {animal}.\nIt lived in the {place}, number {i}.")
+            format!(
+                "Once upon a time there was a little {animal}.\nIt lived in the {place}, number {i}."
+            )
         };
         (0..300).map(story).collect()
     }
@@ -159,7 +169,14 @@ mod tests {
 
     #[test]
     fn everything_comes_back_as_it_was() {
-        let odd = ["", " ", "a  b\n\n\tc \n", "naïve Ω 🦀 ▁ Ġ \u{0} \r\n", " leading", "</s> <s> <unk> <0x0A>"];
+        let odd = [
+            "",
+            " ",
+            "a  b\n\n\tc \n",
+            "naïve Ω 🦀 ▁ Ġ \u{0} \r\n",
+            " leading",
+            "</s> <s> <unk> <0x0A>",
+        ];
         for kind in KINDS {
             let tokenizer = train(kind, 320, true);
             assert_eq!(tokenizer.vocab_size(), 320);
@@ -197,21 +214,31 @@ mod tests {
             let ids = tokenizer.encode_literally(text).unwrap();
             assert_eq!(&tokenizer.decode(&ids).unwrap(), text);
             assert!(ids.len() < text.len() * 2 / 3, "{} ids of {}", ids.len(), text.len());
-            assert_eq!(tokenizer.encode("the Ωmega").unwrap().iter().filter(|id| **id == 0).count(), 1);
+            assert_eq!(
+                tokenizer.encode("the Ωmega").unwrap().iter().filter(|id| **id == 0).count(),
+                1
+            );
         }
     }
 
     #[test]
     fn sizes_out_of_reach_are_refused_with_one_that_is_not() {
-        let message = |kind, size, bytes| train_tokenizer(kind, size, bytes, &texts()).unwrap_err().to_string();
+        let message = |kind, size, bytes| {
+            train_tokenizer(kind, size, bytes, &texts()).unwrap_err().to_string()
+        };
         for kind in KINDS {
             let error = message(kind, 258, true);
-            assert!(error.contains("vocab_size = 258: must be between 259 (3 special tokens, 256 bytes"), "{error}");
+            assert!(
+                error
+                    .contains("vocab_size = 258: must be between 259 (3 special tokens, 256 bytes"),
+                "{error}"
+            );
             assert_eq!(train(kind, 259, true).vocab_size(), 259);
             let error = message(kind, 10, false);
             assert!(error.contains("vocab_size = 10: must be between "), "{error}");
             let error = message(kind, 100_000, true);
-            let reached: usize = error.split("only ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+            let reached: usize =
+                error.split("only ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
             assert_eq!(train(kind, reached, true).vocab_size(), reached, "{error}");
         }
     }
@@ -219,7 +246,13 @@ mod tests {
     #[test]
     fn odd_corpora_do_not_stop_the_trainers() {
         let long = "ab".repeat(50_000);
-        let corpora = [vec![], vec![String::new()], vec!["a".to_owned()], vec![long, "b c".to_owned()], vec!["\u{0}\n\n".to_owned()]];
+        let corpora = [
+            vec![],
+            vec![String::new()],
+            vec!["a".to_owned()],
+            vec![long, "b c".to_owned()],
+            vec!["\u{0}\n\n".to_owned()],
+        ];
         for kind in KINDS {
             for corpus in &corpora {
                 let source = train_tokenizer(kind, 259, true, corpus).unwrap();

@@ -47,7 +47,10 @@ impl TokenizerSource {
             };
         }
         if is_tiktoken(&bytes) {
-            return refuse("SentencePiece model", "this is a rank file of tiktoken; convert it to a tokenizer.json");
+            return refuse(
+                "SentencePiece model",
+                "this is a rank file of tiktoken; convert it to a tokenizer.json",
+            );
         }
         Ok(Self::SentencePiece(bytes))
     }
@@ -82,7 +85,10 @@ fn is_tiktoken(bytes: &[u8]) -> bool {
         return false;
     };
     let is_base64 = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
-    !token.is_empty() && token.iter().all(is_base64) && !rank.is_empty() && rank.iter().all(u8::is_ascii_digit)
+    !token.is_empty()
+        && token.iter().all(is_base64)
+        && !rank.is_empty()
+        && rank.iter().all(u8::is_ascii_digit)
 }
 
 /// Text to ids and back. Cheap to clone, and shared between threads.
@@ -134,16 +140,19 @@ impl Tokenizer {
         let hash = source.hash();
         let inner = match &source {
             TokenizerSource::Json(json) => {
-                let tokenizer = tokenizers::Tokenizer::from_bytes(json)
-                    .map_err(|error| Error::tokenizer("tokenizer.json", &error))?;
+                let tokenizer = parse(json)?;
                 let largest = tokenizer.get_vocab(true).into_values().max();
-                let find = |names: &[&str]| names.iter().find_map(|name| tokenizer.token_to_id(name));
+                let find =
+                    |names: &[&str]| names.iter().find_map(|name| tokenizer.token_to_id(name));
                 Inner {
                     hash,
                     vocab_size: largest.map_or(0, |id| id as usize + 1),
                     bos: find(&BOS_NAMES),
                     eos: find(&EOS_NAMES),
-                    reader: Reader::HuggingFace { tokenizer: Box::new(tokenizer), literal: OnceLock::new() },
+                    reader: Reader::HuggingFace {
+                        tokenizer: Box::new(tokenizer),
+                        literal: OnceLock::new(),
+                    },
                     source,
                 }
             }
@@ -220,9 +229,9 @@ impl Tokenizer {
             return Err(Error::TokenId { id, vocab_size: self.0.vocab_size });
         }
         match &self.0.reader {
-            Reader::HuggingFace { tokenizer, .. } => {
-                tokenizer.decode(ids, true).map_err(|error| Error::tokenizer("tokenizer.json", &error))
-            }
+            Reader::HuggingFace { tokenizer, .. } => tokenizer
+                .decode(ids, true)
+                .map_err(|error| Error::tokenizer("tokenizer.json", &error)),
             Reader::SentencePiece(model) => model.decode(ids),
         }
     }
@@ -272,9 +281,20 @@ impl Tokenizer {
     }
 }
 
+/// Reads a `tokenizer.json`. The crate panics where JSON is broken inside a decoder and where a
+/// normalizer's table is malformed, so the first is looked for beforehand and the second caught.
+fn parse(json: &str) -> Result<tokenizers::Tokenizer> {
+    let refused = |error: &dyn std::fmt::Display| Error::tokenizer("tokenizer.json", error);
+    serde_json::from_str::<serde_json::Value>(json).map_err(|error| refused(&error))?;
+    let parsed = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json));
+    let parsed = parsed.map_err(|_| refused(&"a part of it is malformed"))?;
+    parsed.map_err(|error| refused(&error))
+}
+
 fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
     // `encode_fast` leaves out the offsets, which cost more than the ids.
-    let encoding =
-        tokenizer.encode_fast(text, false).map_err(|error| Error::tokenizer("tokenizer.json", &error))?;
+    let encoding = tokenizer
+        .encode_fast(text, false)
+        .map_err(|error| Error::tokenizer("tokenizer.json", &error))?;
     Ok(encoding.get_ids().to_vec())
 }

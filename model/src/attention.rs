@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use tern_format::config::ModelConfig;
 
 use crate::bit_linear::BitLinear;
-use crate::tmp_attention::{self as fused, AttentionShape};
+use crate::fused::{self, AttentionShape, RopeTables};
 use crate::parameters::Init;
 
 /// `softmax(rope(q) rope(k)^T / sqrt(head_dim)) v`, causal (arXiv:1706.03762, arXiv:2104.09864, arXiv:2305.13245).
@@ -26,12 +26,17 @@ pub struct Attention {
     #[module(skip)]
     head_dim: usize,
     #[module(skip)]
-    rope_theta: f64,
+    rope: RopeTables,
 }
 
 impl Attention {
-    /// Fresh weights.
-    pub fn init(config: &ModelConfig, init: &mut Init, device: &Device) -> Self {
+    /// Fresh weights; `rope` holds the model's longest sequence and is shared by its layers.
+    pub fn init(
+        config: &ModelConfig,
+        rope: &RopeTables,
+        init: &mut Init,
+        device: &Device,
+    ) -> Self {
         let query = config.num_attention_heads * config.head_dim;
         let key_value = config.num_key_value_heads * config.head_dim;
         Self {
@@ -42,7 +47,7 @@ impl Attention {
             heads: config.num_attention_heads,
             key_value_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
-            rope_theta: config.rope_theta,
+            rope: rope.clone(),
         }
     }
 
@@ -61,6 +66,6 @@ impl Attention {
             key_value_heads: self.key_value_heads,
             head_dim: self.head_dim,
         };
-        self.o_proj.forward(fused::causal_attention(q, k, v, shape, self.rope_theta))
+        self.o_proj.forward(fused::causal_attention(q, k, v, shape, &self.rope))
     }
 }

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 use tern_format::config::ModelConfig;
 
 use crate::attention::Attention;
+use crate::fused::RopeTables;
 use crate::mlp::Mlp;
 use crate::parameters::Init;
 use crate::rms_norm::RmsNorm;
@@ -23,12 +24,17 @@ pub struct Block {
 }
 
 impl Block {
-    /// Fresh weights.
-    pub fn init(config: &ModelConfig, init: &mut Init, device: &Device) -> Self {
+    /// Fresh weights; `rope` as in [`Attention::init`].
+    pub fn init(
+        config: &ModelConfig,
+        rope: &RopeTables,
+        init: &mut Init,
+        device: &Device,
+    ) -> Self {
         let norm = || RmsNorm::init(config.hidden_size, config.rms_norm_eps, device);
         Self {
             input_layernorm: norm(),
-            self_attn: Attention::init(config, init, device),
+            self_attn: Attention::init(config, rope, init, device),
             post_attention_layernorm: norm(),
             mlp: Mlp::init(config, init, device),
         }

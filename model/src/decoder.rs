@@ -6,7 +6,7 @@ use tern_format::config::ModelConfig;
 
 use crate::block::Block;
 use crate::embedding::Embedding;
-use crate::fused;
+use crate::fused::{self, RopeTables};
 use crate::parameters::Init;
 use crate::rms_norm::RmsNorm;
 
@@ -34,11 +34,13 @@ impl Decoder {
     /// Fresh weights: matrices and embeddings normally distributed, gains 1; a pure function of `seed`.
     pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Self {
         let init = &mut Init::new(seed);
+        let rope =
+            RopeTables::new(config.max_position_embeddings, config.head_dim, config.rope_theta);
         Self {
             model: Trunk {
                 embed_tokens: Embedding::init(config, init, device),
                 layers: (0..config.num_hidden_layers)
-                    .map(|_| Block::init(config, init, device))
+                    .map(|_| Block::init(config, &rope, init, device))
                     .collect(),
                 norm: RmsNorm::init(config.hidden_size, config.rms_norm_eps, device),
             },

@@ -15,6 +15,5 @@ pub mod mlp;
 pub mod parameters;
 pub mod quantizer;
 pub mod rms_norm;
-#[allow(missing_docs, reason="tmp")] pub mod tmp_attention;
 
 pub use decoder::Decoder;

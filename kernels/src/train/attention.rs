@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::exp::exp;
 use super::gemm::{Block, Matrix, with_scratch};
-use super::simd::{LANES, arch, simd, sum};
+use super::simd::{LANES, arch, max, simd, sum};
 
 /// Queries in one tile: 32 rows of 256 scores are 32 KiB.
 const TILE: usize = 32;
@@ -329,17 +329,50 @@ simd! {
         scale: f32,
         rows: &'a mut [f32],
     ) {
-        let half = head_dim / 2;
         for (i, row) in rows.chunks_exact_mut(head_dim).enumerate() {
-            let (a, b) = x[place.0 + i * place.1..][..head_dim].split_at(half);
-            let (cos, sin) = (&rope.cos[i * half..][..half], &rope.sin[i * half..][..half]);
-            let (left, right) = row.split_at_mut(half);
-            let (b, left, right) = (&b[..half], &mut left[..half], &mut right[..half]);
-            for j in 0..half {
-                left[j] = (a[j] * cos[j] - b[j] * sin[j]) * scale;
-                right[j] = (b[j] * cos[j] + a[j] * sin[j]) * scale;
-            }
+            rotate(&x[place.0 + i * place.1..][..head_dim], i, rope, (1.0, scale), row);
         }
+    }
+}
+
+/// One row rotated to its position, or back where `direction` is -1, and scaled.
+#[inline(always)]
+fn rotate(
+    x: &[f32],
+    position: usize,
+    rope: Rope<'_>,
+    (direction, scale): (f32, f32),
+    out: &mut [f32],
+) {
+    /// Loops of a fixed length become vectors however narrow the head.
+    const WIDTH: usize = 8;
+    let half = x.len() / 2;
+    let (a, b) = x.split_at(half);
+    let (cos, sin) = (&rope.cos[position * half..][..half], &rope.sin[position * half..][..half]);
+    let (left, right) = out.split_at_mut(half);
+    let turn = |a: f32, b: f32, cos: f32, sin: f32| {
+        let sin = sin * direction;
+        ((a * cos - b * sin) * scale, (b * cos + a * sin) * scale)
+    };
+    let whole = half - half % WIDTH;
+    for start in (0..whole).step_by(WIDTH) {
+        let block = start..start + WIDTH;
+        let (a, b) = (&a[block.clone()], &b[block.clone()]);
+        let (cos, sin) = (&cos[block.clone()], &sin[block.clone()]);
+        let (left, right) = (&mut left[block.clone()], &mut right[block]);
+        let mut pairs = [(0.0, 0.0); WIDTH];
+        for j in 0..WIDTH {
+            pairs[j] = turn(a[j], b[j], cos[j], sin[j]);
+        }
+        for j in 0..WIDTH {
+            left[j] = pairs[j].0;
+        }
+        for j in 0..WIDTH {
+            right[j] = pairs[j].1;
+        }
+    }
+    for j in whole..half {
+        (left[j], right[j]) = turn(a[j], b[j], cos[j], sin[j]);
     }
 }
 
@@ -372,15 +405,7 @@ simd! {
         scale: f32,
         out: &'a mut [f32],
     ) {
-        let half = row.len() / 2;
-        let (a, b) = row.split_at(half);
-        let (cos, sin) = (&rope.cos[position * half..][..half], &rope.sin[position * half..][..half]);
-        let (left, right) = out.split_at_mut(half);
-        let (b, left, right) = (&b[..half], &mut left[..half], &mut right[..half]);
-        for j in 0..half {
-            left[j] = (a[j] * cos[j] + b[j] * sin[j]) * scale;
-            right[j] = (b[j] * cos[j] - a[j] * sin[j]) * scale;
-        }
+        rotate(row, position, rope, (-1.0, scale), out);
     }
 }
 
@@ -421,14 +446,12 @@ simd! {
         inverse: &'a mut [f32],
     ) {
         for (i, (lse, inverse)) in lse.iter_mut().zip(inverse).enumerate() {
-            let row = &mut scores[i * stride..][..first + TILE];
-            let (seen, hidden) = row.split_at_mut(first + i + 1);
-            let max = super::cross_entropy::max(seen);
-            for score in seen.iter_mut() {
+            let row = row_of_scores(scores, stride, first, i);
+            let max = max(row);
+            for score in row.iter_mut() {
                 *score = exp(*score - max);
             }
-            hidden.fill(0.0);
-            let total = sum(seen.len(), |j| seen[j]);
+            let total = sum(row.len(), |j| row[j]);
             *inverse = 1.0 / total;
             *lse = max + total.ln();
         }
@@ -446,15 +469,19 @@ simd! {
         delta: &'a [f32],
     ) {
         for (i, (lse, delta)) in lse.iter().zip(delta).enumerate() {
-            let row = i * stride..i * stride + first + TILE;
-            let (p, p_hidden) = scores[row.clone()].split_at_mut(first + i + 1);
-            let (ds, ds_hidden) = dp[row].split_at_mut(first + i + 1);
-            for (p, ds) in p.iter_mut().zip(ds) {
+            let row = row_of_scores(scores, stride, first, i);
+            for (p, ds) in row.iter_mut().zip(&mut dp[i * stride..]) {
                 *p = exp(*p - lse);
                 *ds = *p * (*ds - delta);
             }
-            p_hidden.fill(0.0);
-            ds_hidden.fill(0.0);
         }
     }
+}
+
+/// Row `i` of a tile, whole vectors of it; scores past the diagonal become minus infinity, whose exponential is 0.
+#[inline(always)]
+fn row_of_scores(scores: &mut [f32], stride: usize, first: usize, i: usize) -> &mut [f32] {
+    let row = &mut scores[i * stride..][..first + TILE];
+    row[first + i + 1..].fill(f32::NEG_INFINITY);
+    row
 }

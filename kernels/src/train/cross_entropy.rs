@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::exp::exp;
-use super::simd::{LANES, simd, sum};
+use super::simd::{max, simd, sum};
 
 /// Rows in one task, and in one partial sum of the loss.
 const ROWS: usize = 64;
@@ -48,19 +48,6 @@ pub fn cross_entropy(
             .collect(),
     };
     (parts.iter().sum::<f64>() / rows as f64) as f32
-}
-
-/// The largest value, in lanes.
-#[inline(always)]
-pub(super) fn max(x: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (whole, tail) = x.as_chunks::<LANES>();
-    for x in whole {
-        for (lane, x) in lanes.iter_mut().zip(x) {
-            *lane = if *x > *lane { *x } else { *lane };
-        }
-    }
-    lanes.iter().chain(tail).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
 }
 
 simd! {

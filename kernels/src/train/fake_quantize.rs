@@ -1,35 +1,71 @@
-//! Quantizing and dequantizing in one pass, for the forward side of quantization-aware training.
+//! Quantizing in the forward pass of training: codes as floats, whose products are exact below 2^24, or dequantized at once.
 //!
 //! The gradients are straight-through: the identity.
 
 use rayon::prelude::*;
 
 use super::simd::{LANES, simd};
+use crate::ternarize::{EPS, absmean};
 
-/// Entries in one task, and in one partial sum of magnitudes.
+/// Entries in one task.
 const CHUNK: usize = 1 << 14;
 
-/// Smallest mean or maximum that a scale is made of.
-const FLOOR: f32 = 1e-5;
+/// Rows in one task.
+const ROWS: usize = 64;
 
-/// `out = clamp(round(w * k), -1, 1) / k` with `k = 1 / (max(mean(|w|), 1e-5) + extra_eps)` over the whole tensor, the mean in
-/// f64, halves to even (absmean, arXiv:2402.17764 section 2).
+/// Smallest maximum that a scale is made of.
+const FLOOR: f32 = crate::quantize::EPS;
+
+/// Splits weights into trits, as floats, and returns their scale, so that `w ~ scale * trit`: the twin of
+/// [`crate::ternarize::ternarize`], with the same `k`; a NaN stays one.
+///
+/// # Panics
+///
+/// If the lengths differ.
+pub fn trits(w: &[f32], extra_eps: f64, trits: &mut [f32]) -> f32 {
+    let k = (1.0 / (absmean(w).max(EPS) + extra_eps)) as f32;
+    ternarize(w, k, 1.0, trits);
+    k.recip()
+}
+
+/// `out = scale * trit`, see [`trits`].
 ///
 /// # Panics
 ///
 /// If the lengths differ.
 pub fn ternarize_dequantize(w: &[f32], extra_eps: f64, out: &mut [f32]) {
-    assert_eq!(w.len(), out.len());
-    let total: f64 = w.par_chunks(CHUNK).map(magnitudes).collect::<Vec<_>>().iter().sum();
-    let mean = (total / w.len().max(1) as f64).max(f64::from(FLOOR));
-    let k = (1.0 / (mean + extra_eps)) as f32;
-    w.par_chunks(CHUNK)
-        .zip(out.par_chunks_mut(CHUNK))
-        .for_each(|(w, out)| round_all(w, k, -1.0, 1.0, out));
+    let k = (1.0 / (absmean(w).max(EPS) + extra_eps)) as f32;
+    ternarize(w, k, k.recip(), out);
 }
 
-/// `out = clamp(round(x * k), -128, 127) / k` with `k = 127 / max(max(|x|), 1e-5)` for each row, halves to even (absmax,
-/// arXiv:2402.17764 section 2).
+fn ternarize(w: &[f32], k: f32, scale: f32, out: &mut [f32]) {
+    assert_eq!(w.len(), out.len());
+    w.par_chunks(CHUNK)
+        .zip(out.par_chunks_mut(CHUNK))
+        .for_each(|(w, out)| ternarize_chunk(w, k, scale, out));
+}
+
+/// Splits each row into int8 codes, as floats, and a scale, so that `x ~ scale * code`: the twin of
+/// [`crate::quantize::quantize_int8`], with the same `k`; a NaN stays one.
+///
+/// # Shapes
+///
+/// - `x`, `codes`: `[rows, hidden]`
+/// - `scales`: `[rows]`
+///
+/// # Panics
+///
+/// If the shapes disagree.
+pub fn int8_codes(x: &[f32], hidden: usize, codes: &mut [f32], scales: &mut [f32]) {
+    assert!(hidden > 0 && x.len() == scales.len() * hidden, "rows of {hidden}");
+    assert_eq!(x.len(), codes.len());
+    x.par_chunks(ROWS * hidden)
+        .zip(codes.par_chunks_mut(ROWS * hidden))
+        .zip(scales.par_chunks_mut(ROWS))
+        .for_each(|((x, codes), scales)| int8_rows(x, hidden, codes, scales));
+}
+
+/// `out = scale * code` for each row, see [`int8_codes`].
 ///
 /// # Shapes
 ///
@@ -39,42 +75,46 @@ pub fn ternarize_dequantize(w: &[f32], extra_eps: f64, out: &mut [f32]) {
 ///
 /// If the shapes disagree.
 pub fn quantize_dequantize_int8(x: &[f32], hidden: usize, out: &mut [f32]) {
-    assert_eq!(x.len(), out.len());
     assert!(hidden > 0 && x.len().is_multiple_of(hidden), "rows of {hidden}");
-    x.par_chunks(64 * hidden)
-        .zip(out.par_chunks_mut(64 * hidden))
-        .for_each(|(x, out)| int8_rows(x, hidden, out));
+    assert_eq!(x.len(), out.len());
+    x.par_chunks(ROWS * hidden).zip(out.par_chunks_mut(ROWS * hidden)).for_each(|(x, out)| {
+        let mut scales = [0.0; ROWS];
+        let scales = &mut scales[..x.len() / hidden];
+        int8_rows(x, hidden, out, scales);
+        scale_chunk(out, hidden, scales, 1.0);
+    });
+}
+
+/// `x = x * scales[row] * factor`, in this order.
+///
+/// # Shapes
+///
+/// - `x`: `[rows, hidden]`
+/// - `scales`: `[rows]`
+///
+/// # Panics
+///
+/// If the shapes disagree.
+pub fn scale_rows(x: &mut [f32], hidden: usize, scales: &[f32], factor: f32) {
+    assert!(hidden > 0 && x.len() == scales.len() * hidden, "rows of {hidden}");
+    x.par_chunks_mut(ROWS * hidden)
+        .zip(scales.par_chunks(ROWS))
+        .for_each(|(x, scales)| scale_chunk(x, hidden, scales, factor));
 }
 
 simd! {
-    fn magnitudes<'a>(w: &'a [f32]) -> f64 {
-        let mut lanes = [0.0_f64; LANES];
-        let (whole, tail) = w.as_chunks::<LANES>();
-        for w in whole {
-            for (lane, w) in lanes.iter_mut().zip(w) {
-                *lane += f64::from(w.abs());
-            }
+    fn ternarize_chunk<'a>(w: &'a [f32], k: f32, scale: f32, out: &'a mut [f32]) {
+        for (out, w) in out.iter_mut().zip(w) {
+            *out = (w * k).round_ties_even().clamp(-1.0, 1.0) * scale;
         }
-        lanes.iter().sum::<f64>() + tail.iter().map(|w| f64::from(w.abs())).sum::<f64>()
     }
 }
 
 simd! {
-    fn round_all<'a>(x: &'a [f32], k: f32, low: f32, high: f32, out: &'a mut [f32]) {
-        round_row(x, k, low, high, out);
-    }
-}
-
-#[inline(always)]
-fn round_row(x: &[f32], k: f32, low: f32, high: f32, out: &mut [f32]) {
-    for (out, x) in out.iter_mut().zip(x) {
-        *out = (x * k).round_ties_even().clamp(low, high) / k;
-    }
-}
-
-simd! {
-    fn int8_rows<'a>(x: &'a [f32], hidden: usize, out: &'a mut [f32]) {
-        for (x, out) in x.chunks_exact(hidden).zip(out.chunks_exact_mut(hidden)) {
+    fn int8_rows<'a>(x: &'a [f32], hidden: usize, codes: &'a mut [f32], scales: &'a mut [f32]) {
+        for ((x, codes), scale) in
+            x.chunks_exact(hidden).zip(codes.chunks_exact_mut(hidden)).zip(scales)
+        {
             let mut lanes = [FLOOR; LANES];
             let (whole, tail) = x.as_chunks::<LANES>();
             for x in whole {
@@ -83,8 +123,47 @@ simd! {
                     *lane = if x > *lane { x } else { *lane };
                 }
             }
-            let max = lanes.iter().copied().chain(tail.iter().map(|x| x.abs())).fold(FLOOR, f32::max);
-            round_row(x, 127.0 / max, -128.0, 127.0, out);
+            let tail = tail.iter().map(|x| x.abs());
+            let k = 127.0 / lanes.iter().copied().chain(tail).fold(FLOOR, f32::max);
+            for (code, x) in codes.iter_mut().zip(x) {
+                *code = (x * k).round_ties_even().clamp(-128.0, 127.0);
+            }
+            *scale = k.recip();
+        }
+    }
+}
+
+simd! {
+    fn scale_chunk<'a>(x: &'a mut [f32], hidden: usize, scales: &'a [f32], factor: f32) {
+        for (x, scale) in x.chunks_exact_mut(hidden).zip(scales) {
+            for x in x {
+                *x = *x * scale * factor;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantize::quantize_int8;
+    use crate::train::tests::noise;
+
+    #[test]
+    fn twins_of_the_quantizers_of_files() {
+        let (rows, hidden) = (7, 131);
+        let x = noise(rows * hidden, 1);
+        let mut found = vec![0.0; x.len()];
+        for extra_eps in [0.0, 1e-5] {
+            let (wanted, scale) = crate::ternarize::ternarize(&x, extra_eps);
+            assert_eq!(trits(&x, extra_eps, &mut found), scale);
+            assert!(found.iter().zip(&wanted).all(|(found, &trit)| *found == f32::from(trit)));
+        }
+        let (mut scales, mut wanted) = (vec![0.0; rows], vec![0; hidden]);
+        int8_codes(&x, hidden, &mut found, &mut scales);
+        for (row, (x, found)) in x.chunks(hidden).zip(found.chunks(hidden)).enumerate() {
+            assert_eq!(quantize_int8(x, &mut wanted), scales[row]);
+            assert!(found.iter().zip(&wanted).all(|(found, &code)| *found == f32::from(code)));
         }
     }
 }

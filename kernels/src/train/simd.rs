@@ -51,13 +51,13 @@ macro_rules! simd {
 }
 pub(super) use simd;
 
-/// Adds the lanes in one fixed order.
+/// Joins the lanes in one fixed order.
 #[inline(always)]
-pub(super) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
+fn join(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {
-            lanes[i] += lanes[i + half];
+            lanes[i] = f(lanes[i], lanes[i + half]);
         }
         half /= 2;
     }
@@ -79,5 +79,22 @@ pub(super) fn sum(len: usize, mut f: impl FnMut(usize) -> f32) -> f32 {
     for (lane, sum) in lanes.iter_mut().enumerate().take(len - whole) {
         *sum += f(whole + lane);
     }
-    sum_lanes(lanes)
+    join(lanes, |a, b| a + b)
+}
+
+/// The largest value; minus infinity if there is none.
+#[inline(always)]
+pub(super) fn max(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (whole, tail) = x.as_chunks::<LANES>();
+    for x in whole {
+        for (lane, x) in lanes.iter_mut().zip(x) {
+            *lane = larger(*lane, *x);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(tail) {
+        *lane = larger(*lane, *x);
+    }
+    join(lanes, larger)
 }

@@ -97,9 +97,9 @@ fn same_bytes_on_every_instruction_set() {
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     match pulp::x86::V3::try_new() {
         Some(v3) => others.push(("AVX2", Arch::V3(v3))),
-        None => println!("skipped AVX2: this CPU lacks it"),
+        None => eprintln!("skipped AVX2: this CPU lacks it"),
     }
-    println!("here: {:?}", Arch::new());
+    eprintln!("here: {:?}", Arch::new());
     for (name, arch) in others {
         *FORCED.write().expect("no test panics with the lock") = Some(arch);
         let found = everything();

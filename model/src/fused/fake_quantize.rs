@@ -15,8 +15,9 @@ use super::flex::{contiguous, fusible, sides, tensor, values};
 /// Smallest mean or maximum that a scale is made of, as in the kernels.
 const FLOOR: f32 = 1e-5;
 
-/// `clamp(round(w * k), -1, 1) / k` with `k = 1 / (max(mean(|w|), 1e-5) + extra_eps)` over the whole tensor (absmean,
-/// arXiv:2402.17764 section 2), halves to even. Backward: the identity.
+/// `scale * trits` with `k = 1 / (max(mean(|w|), 1e-5) + extra_eps)` over the whole tensor,
+/// `trits = clamp(round(w * k), -1, 1)`, halves to even, and `scale = 1 / k` (absmean, arXiv:2402.17764 section 2).
+/// Backward: the identity.
 ///
 /// # Shapes
 ///
@@ -31,14 +32,19 @@ pub fn fake_ternarize(w: Tensor<2>, extra_eps: f64) -> Tensor<2> {
 
 /// [`fake_ternarize`] composed of Burn's operations.
 pub fn plain_fake_ternarize(w: Tensor<2>, extra_eps: f64) -> Tensor<2> {
-    let inner = w.clone().detach();
-    let mean = inner.clone().abs().mean().clamp_min(FLOOR).unsqueeze::<2>();
-    let k = mean.add_scalar(extra_eps).recip();
-    straight_through(w, inner.mul(k.clone()).round().clamp(-1.0, 1.0) / k)
+    let (trits, scale) = plain_trits(w.clone().detach(), extra_eps);
+    straight_through(w, trits * scale)
 }
 
-/// `clamp(round(x * k), -128, 127) / k` with `k = 127 / max(max(|x|), 1e-5)` for each row (absmax, arXiv:2402.17764
-/// section 2), halves to even. Backward: the identity.
+/// Trits, and the scale `[1, 1]`.
+pub(super) fn plain_trits(w: Tensor<2>, extra_eps: f64) -> (Tensor<2>, Tensor<2>) {
+    let mean = w.clone().abs().mean().clamp_min(FLOOR).unsqueeze::<2>();
+    let k = mean.add_scalar(extra_eps).recip();
+    (w.mul(k.clone()).round().clamp(-1.0, 1.0), k.recip())
+}
+
+/// `scale * codes` with `k = 127 / max(max(|x|), 1e-5)` for each row, `codes = clamp(round(x * k), -128, 127)`, halves to
+/// even, and `scale = 1 / k` (absmax, arXiv:2402.17764 section 2). Backward: the identity.
 ///
 /// # Shapes
 ///
@@ -52,13 +58,18 @@ pub fn fake_quantize_int8(x: Tensor<2>) -> Tensor<2> {
 
 /// [`fake_quantize_int8`] composed of Burn's operations.
 pub fn plain_fake_quantize_int8(x: Tensor<2>) -> Tensor<2> {
-    let inner = x.clone().detach();
-    let k = inner.clone().abs().max_dim(1).clamp_min(FLOOR).recip().mul_scalar(127.0);
-    straight_through(x, inner.mul(k.clone()).round().clamp(-128.0, 127.0) / k)
+    let (codes, scale) = plain_int8_codes(x.clone().detach());
+    straight_through(x, codes * scale)
+}
+
+/// Codes, and the scale of each row, `[rows, 1]`.
+pub(super) fn plain_int8_codes(x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let k = x.clone().abs().max_dim(1).clamp_min(FLOOR).recip().mul_scalar(127.0);
+    (x.mul(k.clone()).round().clamp(-128.0, 127.0), k.recip())
 }
 
 /// The value of `quantized` with the gradient of `x`. `x - x` is an exact zero, so no bit of the value is lost.
-fn straight_through(x: Tensor<2>, quantized: Tensor<2>) -> Tensor<2> {
+pub(super) fn straight_through(x: Tensor<2>, quantized: Tensor<2>) -> Tensor<2> {
     quantized + (x.clone() - x.detach())
 }
 

@@ -10,6 +10,7 @@ mod embedding;
 mod fake_quantize;
 mod flex;
 mod linear;
+mod quantized_linear;
 mod rms_norm;
 mod swiglu;
 #[cfg(test)]
@@ -22,5 +23,6 @@ pub use fake_quantize::{
     fake_quantize_int8, fake_ternarize, plain_fake_quantize_int8, plain_fake_ternarize,
 };
 pub use linear::{linear, plain_linear};
+pub use quantized_linear::{plain_quantized_linear, quantized_linear};
 pub use rms_norm::{plain_rms_norm, rms_norm};
 pub use swiglu::{plain_swiglu, swiglu};

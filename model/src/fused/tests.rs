@@ -181,3 +181,13 @@ fn causal_attention_equals_plain() {
         }
     }
 }
+
+#[test]
+fn quantized_linear_equals_plain() {
+    for (rows, d_input, d_output) in [(1, 1, 1), (3, 17, 5), (65, 128, 336)] {
+        let inputs = [noise([rows, d_input], 14), noise([d_output, d_input], 15)];
+        let plain = |x: &[Tensor<2>]| plain_quantized_linear(x[0].clone(), x[1].clone(), 0.0);
+        let fused = |x: &[Tensor<2>]| quantized_linear(x[0].clone(), x[1].clone(), 0.0);
+        compare("quantized_linear", &inputs, fused, plain);
+    }
+}
