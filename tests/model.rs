@@ -8,7 +8,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use tern_format::config::{ActivationQuantizer, Architecture, ModelConfig, Quantizer};
 use tern_model::Decoder;
 use tern_model::parameters::{export, import, values};
-use tern_model::quantizer::{quantize_int8, straight_through, ternarize};
+use tern_model::fused;
 use tern_tests::{Golden, bitlm_name, golden, golden_directory, max_difference, relative_difference};
 use tern_train::adamw::{AdamW, AdamWConfig};
 use tern_train::gradients::Gradients;
@@ -171,44 +171,60 @@ fn matrix(golden: &Golden, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(golden.f32(), shape), device)
 }
 
+/// Both paths: fused for the CPU, composed of Burn's operations for the rest.
 #[test]
 fn the_quantizers_meet_their_golden() {
     let io = golden("quant_units", "io.safetensors");
     let device = Device::flex();
+    // Each value is one product of a trit or code and a scale that was rounded twice.
+    let near = |name: &str, found: Tensor<2>, expected: &[f64]| {
+        let difference = relative_difference(&values(found), expected);
+        assert!(difference <= 3e-7, "{name}: {difference:e}");
+    };
     for (prefix, quantizer, w) in [
         ("b158", Quantizer::B158, "w"),
         ("seed1", Quantizer::Seed1, "w"),
         ("tie", Quantizer::B158, "tie_w"),
         ("zero", Quantizer::B158, "zero_w"),
     ] {
-        let (trits, scale) = ternarize(matrix(&io[w], &device), quantizer);
-        let expected = &io[&format!("{prefix}_q")].values;
-        assert_eq!(max_difference(&values(trits), expected), 0.0, "{prefix}: trits");
-        let k = 1.0 / f64::from(values(scale)[0]);
-        let expected = io[&format!("{prefix}_k")].values[0];
-        // k and its reciprocal are each rounded once.
-        assert!((k - expected).abs() <= 3e-7 * expected, "{prefix}: k {k} against {expected}");
+        let extra_eps = quantizer.extra_eps();
+        let trits = &io[&format!("{prefix}_q")].values;
+        let k = io[&format!("{prefix}_k")].values[0];
+        let dequantized: Vec<f64> = trits.iter().map(|trit| trit / k).collect();
+        let latent = || matrix(&io[w], &device);
+        near(prefix, fused::fake_ternarize(latent(), extra_eps), &dequantized);
+        near(prefix, fused::plain_fake_ternarize(latent(), extra_eps), &dequantized);
 
-        // The slice function that export calls is the tensor function's twin.
-        let w = io[w].f32();
-        let (trits, _) = tern_kernels::ternarize::ternarize(&w, quantizer.extra_eps());
-        let trits: Vec<f32> = trits.into_iter().map(f32::from).collect();
-        assert_eq!(max_difference(&trits, &io[&format!("{prefix}_q")].values), 0.0, "{prefix}");
+        // The slice function that export calls.
+        let (found, scale) = tern_kernels::ternarize::ternarize(&io[w].f32(), extra_eps);
+        let found: Vec<f32> = found.into_iter().map(f32::from).collect();
+        assert_eq!(max_difference(&found, trits), 0.0, "{prefix}");
+        assert!((f64::from(scale) * k - 1.0).abs() <= 3e-7, "{prefix}: scale {scale}, k {k}");
     }
-    let (codes, scale) = quantize_int8(matrix(&io["x"], &device));
-    assert_eq!(max_difference(&values(codes), &io["x_q"].values), 0.0, "int8 codes");
-    let inverse: Vec<f64> = io["x_k"].values.iter().map(|k| 1.0 / k).collect();
-    assert!(relative_difference(&values(scale), &inverse) <= 3e-7);
+    let x = || matrix(&io["x"], &device);
+    near("int8", fused::fake_quantize_int8(x()), &io["x_dq"].values);
+    near("int8", fused::plain_fake_quantize_int8(x()), &io["x_dq"].values);
 }
 
 #[test]
-fn a_product_of_codes_and_trits_is_exact() {
+fn a_quantized_product_is_exact_before_it_is_scaled() {
     let io = golden("quant_units", "io.safetensors");
     let device = Device::flex();
-    let (codes, _) = quantize_int8(matrix(&io["x"], &device));
-    let (trits, _) = ternarize(matrix(&io["w"], &device), Quantizer::B158);
-    let product = tern_model::fused::linear(codes, trits);
-    assert_eq!(max_difference(&values(product), &io["acc_i32"].values), 0.0);
+    let (x, w) = (|| matrix(&io["x"], &device), || matrix(&io["w"], &device));
+    for product in [
+        fused::quantized_linear(x(), w(), 0.0),
+        fused::plain_quantized_linear(x(), w(), 0.0),
+    ] {
+        let product = values(product);
+        assert!(relative_difference(&product, &io["y_from_int"].values) <= 3e-7);
+        // Undoing both scales must land on the golden's integers.
+        let w_k = io["b158_k"].values[0];
+        let columns = io["acc_i32"].shape[1];
+        for (place, (found, exact)) in product.iter().zip(&io["acc_i32"].values).enumerate() {
+            let sum = f64::from(*found) * io["x_k"].values[place / columns] * w_k;
+            assert_eq!(sum.round(), *exact, "entry {place}");
+        }
+    }
 }
 
 #[test]
@@ -217,16 +233,14 @@ fn gradients_go_straight_through() {
     let device = Device::flex().autodiff();
     let w = matrix(&io["w"], &device).require_grad();
     let x = matrix(&io["ste_x"], &device).require_grad();
-    let (trits, scale) = ternarize(w.clone(), Quantizer::B158);
-    let (codes, scale_x) = quantize_int8(x.clone());
-    let w_hat = straight_through(w.clone(), trits * scale);
-    let x_hat = straight_through(x.clone(), codes * scale_x);
-    let y = tern_model::fused::linear(x_hat, w_hat);
-    let gradients = (y * matrix(&io["ste_g"], &device)).sum().backward();
-    for (tensor, expected) in [(x, "ste_dx"), (w, "ste_dw")] {
-        let found = values(tensor.grad(&gradients).unwrap());
-        let difference = relative_difference(&found, &io[expected].values);
-        assert!(difference <= 1e-6, "{expected}: {difference:e}");
+    let fake = fused::linear(fused::fake_quantize_int8(x.clone()), fused::fake_ternarize(w.clone(), 0.0));
+    for y in [fake, fused::quantized_linear(x.clone(), w.clone(), 0.0)] {
+        let gradients = (y * matrix(&io["ste_g"], &device)).sum().backward();
+        for (tensor, expected) in [(&x, "ste_dx"), (&w, "ste_dw")] {
+            let found = values(tensor.grad(&gradients).unwrap());
+            let difference = relative_difference(&found, &io[expected].values);
+            assert!(difference <= 1e-6, "{expected}: {difference:e}");
+        }
     }
 }
 
@@ -240,11 +254,11 @@ fn the_operations_meet_their_golden() {
         assert!(difference <= 1e-6, "{name}: {difference:e}");
     };
     let gain = Tensor::<1>::ones([16], &device);
-    near("rms_eps1e-6", tern_model::fused::rms_norm(y(), gain, 1e-6));
-    near("silu", tern_model::fused::swiglu(y(), y().ones_like()));
+    near("rms_eps1e-6", fused::rms_norm(y(), gain, 1e-6));
+    near("silu", fused::swiglu(y(), y().ones_like()));
 
     let targets = Tensor::<1, Int>::from_data(TensorData::new(vec![0i32, 5, 15, 3], [4]), &device);
-    let loss = values(tern_model::fused::cross_entropy(y(), targets));
+    let loss = values(fused::cross_entropy(y(), targets));
     assert!(relative_difference(&loss, &io["ce"].values) <= 1e-6);
 
     // RoPE and softmax exist on the host for inference; in training they live inside attention, which the models above

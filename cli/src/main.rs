@@ -49,23 +49,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a small model on the embedded stories, export it, verify it, and let it tell one.
     #[cfg(feature = "train")]
     Quickstart(quickstart::Arguments),
     /// Turn text into tokens, and look at them.
     #[command(subcommand)]
     Data(data::Command),
-    /// Train a model from a configuration, or go on with a run.
     #[cfg(feature = "train")]
     Train(train::Arguments),
-    /// Project a checkpoint to trits and write the packed model.
     #[cfg(feature = "train")]
     Export(export::Arguments),
-    /// Read a packed model, nothing else, and say whether it is ternary.
     Verify(verify::Arguments),
-    /// Write text with a packed model.
     Generate(generate::Arguments),
-    /// List the devices that `--device` knows, and the kernels chosen here.
     Devices(devices::Arguments),
 }
 

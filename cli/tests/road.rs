@@ -150,7 +150,7 @@ fn the_road_from_text_to_a_story() {
     let report = json(&place.done(&["--json", "verify", "run/model.safetensors"]));
     assert_eq!(report["verdict"], "packed");
     // The file's loss is the trainer's: weight-only parity.
-    let difference = report["check"]["difference"].as_f64().unwrap();
+    let difference = report["loss"]["difference"].as_f64().unwrap();
     assert!(difference.abs() < 1e-3, "{difference}");
 
     let story = |seed: &str| {

@@ -49,6 +49,9 @@ pub struct DataConfig {
     pub seq_len: usize,
     /// Windows in one forward pass.
     pub micro_batch: usize,
+    /// Where windows start.
+    #[serde(default)]
+    pub windows: Windows,
     /// The seed of the embedded stories.
     #[serde(default)]
     pub stories_seed: u64,
@@ -80,6 +83,17 @@ pub enum Corpus {
     Files,
     /// From the generator of small stories in this crate.
     Stories,
+}
+
+/// Where the windows of training and validation start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Windows {
+    /// At any token of the one stream of all documents.
+    #[default]
+    Anywhere,
+    /// At the first token of a document, as a text does that the model writes.
+    Documents,
 }
 
 /// What stands between two documents of a text file. In TOML: `"blank_line"`, `"none"`, or the

@@ -9,6 +9,7 @@ pub mod prepare;
 pub mod split;
 pub mod stats;
 pub mod stories;
+mod summary;
 pub mod token_file;
 pub mod tokenizer_training;
 mod unigram_training;

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::prepare::{Prepared, Side};
+use crate::prepare::Prepared;
+use crate::summary::Side;
 use crate::token_file::TokenFile;
 use tern_format::tokenizer::Tokenizer;
 

@@ -113,7 +113,7 @@ enum Reader {
         /// doubles the memory of a large vocabulary.
         literal: OnceLock<Box<tokenizers::Tokenizer>>,
     },
-    SentencePiece(SentencePiece),
+    SentencePiece(Box<SentencePiece>),
 }
 
 impl Tokenizer {
@@ -163,7 +163,7 @@ impl Tokenizer {
                     vocab_size: model.vocab_size(),
                     bos: model.bos(),
                     eos: model.eos(),
-                    reader: Reader::SentencePiece(model),
+                    reader: Reader::SentencePiece(Box::new(model)),
                     source,
                 }
             }

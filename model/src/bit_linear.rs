@@ -6,7 +6,6 @@ use tern_format::config::{ActivationQuantizer, ModelConfig, Quantizer};
 
 use crate::fused;
 use crate::parameters::Init;
-use crate::quantizer::{quantize_int8, straight_through, ternarize};
 
 /// `y = x * ternarize(weight)^T`, straight through to the latent weights (arXiv:2402.17764).
 ///
@@ -41,31 +40,14 @@ impl BitLinear {
     /// - `x`: `[rows, d_input]`
     /// - returns `[rows, d_output]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        match self.activation_quantizer {
-            ActivationQuantizer::None => fused::linear(x, self.effective_weight()),
-            ActivationQuantizer::Int8 => self.forward_int8(x),
-        }
-    }
-
-    /// The weight that the product sees: `scale * trits`, or the latent weight of a float layer; `[d_output, d_input]`.
-    pub fn effective_weight(&self) -> Tensor<2> {
         let latent = self.weight.val();
-        if self.quantizer == Quantizer::None {
-            return latent;
+        let extra_eps = self.quantizer.extra_eps();
+        match (self.quantizer, self.activation_quantizer) {
+            (Quantizer::None, _) => fused::linear(x, latent),
+            (_, ActivationQuantizer::None) => {
+                fused::linear(x, fused::fake_ternarize(latent, extra_eps))
+            }
+            (_, ActivationQuantizer::Int8) => fused::quantized_linear(x, latent, extra_eps),
         }
-        let (trits, scale) = ternarize(latent.clone(), self.quantizer);
-        straight_through(latent, trits.mul(scale))
-    }
-
-    /// Multiplies codes by trits first and scales after, so that the product is an exact sum of integers in any order:
-    /// at most 127 * d_input, below 2^24 for every shape that [`ModelConfig::validate`] lets through.
-    fn forward_int8(&self, x: Tensor<2>) -> Tensor<2> {
-        let (codes, scale_x) = quantize_int8(x.clone());
-        let (trits, scale_w) = ternarize(self.weight.val(), self.quantizer);
-        let (scale_x, scale_w) = (scale_x.detach(), scale_w.detach());
-        // The identity gradient of `scale * code` is a gradient of 1 / scale at the code.
-        let codes = straight_through(x.div(scale_x.clone()), codes);
-        let trits = straight_through(self.weight.val().div(scale_w.clone()), trits);
-        fused::linear(codes, trits).mul(scale_x).mul(scale_w)
     }
 }

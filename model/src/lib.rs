@@ -13,7 +13,6 @@ pub mod embedding;
 pub mod fused;
 pub mod mlp;
 pub mod parameters;
-pub mod quantizer;
 pub mod rms_norm;
 
 pub use decoder::Decoder;

@@ -1,7 +1,7 @@
 //! Causal attention with rotary positions, forward and backward, without the matrix of all scores.
 //!
 //! One task does one batch entry and one key/value head with all its query heads: it rotates and gathers them into
-//! contiguous scratch, then walks tiles of [`TILE`] queries against the keys up to the diagonal. A tile's scores stay in
+//! contiguous scratch, then walks tiles of 32 queries against the keys up to the diagonal. A tile's scores stay in
 //! cache; the forward pass keeps only the log-sum-exp of each row, from which the backward pass recomputes the
 //! probabilities (arXiv:2205.14135). Gradients of a shared key/value head are summed inside its task, in order.
 
@@ -9,6 +9,9 @@ use rayon::prelude::*;
 
 use super::exp::exp;
 use super::gemm::{Block, Matrix, with_scratch};
+pub use super::rotation::Rope;
+use super::rotation::{gather, gather_rotated, scatter_rotated_back};
+use super::shared::Shared;
 use super::simd::{LANES, arch, max, simd, sum};
 
 /// Queries in one tile: 32 rows of 256 scores are 32 KiB.
@@ -32,12 +35,19 @@ pub struct AttentionShape {
 impl AttentionShape {
     /// Entries of `q` and of the result: `[batch * seq, heads * head_dim]`.
     pub fn q_len(&self) -> usize {
-        self.batch * self.seq * self.heads * self.head_dim
+        self.entries(self.heads)
     }
 
     /// Entries of `k` and of `v`: `[batch * seq, key_value_heads * head_dim]`.
     pub fn kv_len(&self) -> usize {
-        self.batch * self.seq * self.key_value_heads * self.head_dim
+        self.entries(self.key_value_heads)
+    }
+
+    /// Checked, since sizes that wrap could pass for those of a small slice.
+    fn entries(&self, heads: usize) -> usize {
+        let sizes = [self.batch, self.seq, heads, self.head_dim];
+        let product = sizes.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+        product.expect("as many entries as memory can hold")
     }
 
     /// Entries of the log-sum-exps: `[batch, heads, seq]`.
@@ -72,15 +82,6 @@ impl AttentionShape {
         let stride = of * self.head_dim;
         (batch * self.seq * stride + head * self.head_dim, stride)
     }
-}
-
-/// Tables of the rotation, each `[seq, head_dim / 2]`.
-#[derive(Debug, Clone, Copy)]
-pub struct Rope<'a> {
-    /// Cosines.
-    pub cos: &'a [f32],
-    /// Sines.
-    pub sin: &'a [f32],
 }
 
 /// `softmax(rope(q) rope(k)^T / sqrt(head_dim)) v` over the keys up to each query, rotation half-split (pairs `i` and
@@ -255,34 +256,6 @@ pub fn attention_backward(
     });
 }
 
-/// A slice that tasks write in disjoint parts.
-struct Shared<'a> {
-    start: *mut f32,
-    len: usize,
-    marker: std::marker::PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: a slice of floats may be written from any thread; `slice`'s contract keeps the parts apart.
-unsafe impl Sync for Shared<'_> {}
-
-impl<'a> Shared<'a> {
-    fn new(values: &'a mut [f32]) -> Self {
-        Self { start: values.as_mut_ptr(), len: values.len(), marker: std::marker::PhantomData }
-    }
-
-    /// `len` values from `start` on.
-    ///
-    /// # Safety
-    ///
-    /// Nobody else may hold any of them.
-    #[allow(clippy::mut_from_ref, reason = "the caller answers for the parts being disjoint")]
-    unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
-        assert!(start + len <= self.len);
-        // SAFETY: within the slice, and exclusive by this function's contract.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
-    }
-}
-
 /// Lends consecutive parts of the thread's scratch; their values are unspecified.
 fn with_parts<const N: usize>(sizes: [usize; N], body: impl FnOnce([&mut [f32]; N])) {
     with_scratch(sizes.iter().sum(), |mut rest| {
@@ -312,103 +285,6 @@ fn scores_of(
     });
 }
 
-/// Copies `rows.len() / head_dim` rows from `place = (start, stride)` on.
-fn gather(x: &[f32], (start, stride): (usize, usize), head_dim: usize, rows: &mut [f32]) {
-    for (i, row) in rows.chunks_exact_mut(head_dim).enumerate() {
-        row.copy_from_slice(&x[start + i * stride..][..head_dim]);
-    }
-}
-
-simd! {
-    /// [`gather`], rotated by position and scaled.
-    fn gather_rotated<'a>(
-        x: &'a [f32],
-        place: (usize, usize),
-        rope: Rope<'a>,
-        head_dim: usize,
-        scale: f32,
-        rows: &'a mut [f32],
-    ) {
-        for (i, row) in rows.chunks_exact_mut(head_dim).enumerate() {
-            rotate(&x[place.0 + i * place.1..][..head_dim], i, rope, (1.0, scale), row);
-        }
-    }
-}
-
-/// One row rotated to its position, or back where `direction` is -1, and scaled.
-#[inline(always)]
-fn rotate(
-    x: &[f32],
-    position: usize,
-    rope: Rope<'_>,
-    (direction, scale): (f32, f32),
-    out: &mut [f32],
-) {
-    /// Loops of a fixed length become vectors however narrow the head.
-    const WIDTH: usize = 8;
-    let half = x.len() / 2;
-    let (a, b) = x.split_at(half);
-    let (cos, sin) = (&rope.cos[position * half..][..half], &rope.sin[position * half..][..half]);
-    let (left, right) = out.split_at_mut(half);
-    let turn = |a: f32, b: f32, cos: f32, sin: f32| {
-        let sin = sin * direction;
-        ((a * cos - b * sin) * scale, (b * cos + a * sin) * scale)
-    };
-    let whole = half - half % WIDTH;
-    for start in (0..whole).step_by(WIDTH) {
-        let block = start..start + WIDTH;
-        let (a, b) = (&a[block.clone()], &b[block.clone()]);
-        let (cos, sin) = (&cos[block.clone()], &sin[block.clone()]);
-        let (left, right) = (&mut left[block.clone()], &mut right[block]);
-        let mut pairs = [(0.0, 0.0); WIDTH];
-        for j in 0..WIDTH {
-            pairs[j] = turn(a[j], b[j], cos[j], sin[j]);
-        }
-        for j in 0..WIDTH {
-            left[j] = pairs[j].0;
-        }
-        for j in 0..WIDTH {
-            right[j] = pairs[j].1;
-        }
-    }
-    for j in whole..half {
-        (left[j], right[j]) = turn(a[j], b[j], cos[j], sin[j]);
-    }
-}
-
-/// Writes rows of `head_dim`, the first at position `first`, to `place`, rotated back and scaled.
-///
-/// # Safety
-///
-/// Nobody else may hold those parts of `out`.
-unsafe fn scatter_rotated_back(
-    rows: &[f32],
-    head_dim: usize,
-    first: usize,
-    rope: Rope<'_>,
-    scale: f32,
-    out: &Shared<'_>,
-    (start, stride): (usize, usize),
-) {
-    for (i, row) in rows.chunks_exact(head_dim).enumerate() {
-        // SAFETY: this function's contract.
-        let out = unsafe { out.slice(start + i * stride, head_dim) };
-        rotate_back(row, first + i, rope, scale, out);
-    }
-}
-
-simd! {
-    fn rotate_back<'a>(
-        row: &'a [f32],
-        position: usize,
-        rope: Rope<'a>,
-        scale: f32,
-        out: &'a mut [f32],
-    ) {
-        rotate(row, position, rope, (-1.0, scale), out);
-    }
-}
-
 /// `out[d][i] = rows[i][d]` with rows of `out` `stride` long; columns past the last row become 0.
 fn transpose(rows: &[f32], head_dim: usize, stride: usize, out: &mut [f32]) {
     let seq = rows.len() / head_dim;
@@ -431,7 +307,7 @@ simd! {
     ) {
         for (i, (row, dot)) in rows.chunks_exact(head_dim).zip(dots).enumerate() {
             let x = &x[place.0 + i * place.1..][..head_dim];
-            *dot = sum(head_dim, |d| x[d] * row[d]);
+            *dot = sum([x, row], |[x, row]| x * row);
         }
     }
 }
@@ -451,7 +327,7 @@ simd! {
             for score in row.iter_mut() {
                 *score = exp(*score - max);
             }
-            let total = sum(row.len(), |j| row[j]);
+            let total = sum([row], |[p]| p);
             *inverse = 1.0 / total;
             *lse = max + total.ln();
         }

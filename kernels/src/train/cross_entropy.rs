@@ -55,7 +55,7 @@ simd! {
         let mut loss = 0.0;
         for (logits, &target) in logits.chunks_exact(vocab).zip(targets) {
             let max = max(logits);
-            let total = sum(vocab, |i| exp(logits[i] - max));
+            let total = sum([logits], |[logit]| exp(logit - max));
             loss += f64::from(total).ln() - f64::from(logits[target as usize] - max);
         }
         loss
@@ -78,7 +78,7 @@ simd! {
             for (gradient, logit) in gradient.iter_mut().zip(logits) {
                 *gradient = exp(logit - max);
             }
-            let total = sum(vocab, |i| gradient[i]);
+            let total = sum([gradient], |[x]| x);
             loss += f64::from(total).ln() - f64::from(logits[target as usize] - max);
             let factor = scale / total;
             for gradient in gradient.iter_mut() {

@@ -42,7 +42,8 @@ impl<'a> Matrix<'a> {
     /// If `values` is not `rows * cols` long.
     #[inline(always)]
     pub fn new(values: &'a [f32], rows: usize, cols: usize) -> Self {
-        assert_eq!(values.len(), rows * cols, "matrix of {rows} x {cols}");
+        // Checked, since a product that wraps could pass and let the tiles read elsewhere.
+        assert_eq!(Some(values.len()), rows.checked_mul(cols), "matrix of {rows} x {cols}");
         Self { values, rows, cols, row_stride: cols, col_stride: 1 }
     }
 

@@ -5,9 +5,11 @@
 //! - **Same bytes every time.** No sum depends on the order in which threads finish, on how many there are, or on the
 //!   width of the CPU's vectors: products are chains of fused multiply-adds in the order of their index, other sums
 //!   run in 16 fixed lanes over fixed chunks of rows. (Only `ln` is the platform's own.)
-//! - **No target flags.** The loops are compiled once per instruction set and chosen at run time ([`simd`]).
+//! - **No target flags.** The loops are compiled once per instruction set and chosen at run time (`simd.rs`).
 //! - **Shapes are checked** on entry; a mismatch is the caller's bug and panics.
 
+mod rotation;
+mod shared;
 mod simd;
 
 pub mod adamw;

@@ -65,7 +65,7 @@ pub fn rms_norm_backward(
 
 #[inline(always)]
 fn inverse_rms(x: &[f32], eps: f32) -> f32 {
-    let squares = sum(x.len(), |i| x[i] * x[i]);
+    let squares = sum([x], |[x]| x * x);
     1.0 / (squares / x.len() as f32 + eps).sqrt()
 }
 
@@ -94,7 +94,7 @@ simd! {
             x.chunks_exact(hidden).zip(dy.chunks_exact(hidden)).zip(dx.chunks_exact_mut(hidden))
         {
             let r = inverse_rms(x, eps);
-            let dot = sum(hidden, |i| dy[i] * gain[i] * x[i]);
+            let dot = sum([dy, gain, x], |[dy, gain, x]| dy * gain * x);
             let pull = r * r * r * dot / hidden as f32;
             for i in 0..hidden {
                 dx[i] = r * (dy[i] * gain[i]) - x[i] * pull;

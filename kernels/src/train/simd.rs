@@ -64,20 +64,22 @@ fn join(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
     lanes[0]
 }
 
-/// Sum of `f(i)` over `0..len` in [`LANES`] lanes; the tail goes to the first lanes.
+/// Sum of `f` over the entries of `N` slices of one length, in [`LANES`] lanes; the tail goes to the first lanes.
 #[inline(always)]
-pub(super) fn sum(len: usize, mut f: impl FnMut(usize) -> f32) -> f32 {
+pub(super) fn sum<const N: usize>(x: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
-    let whole = len - len % LANES;
-    let mut start = 0;
-    while start < whole {
+    let split = x.map(<[f32]>::as_chunks::<LANES>);
+    let blocks = split[0].0.len();
+    // Equal lengths in sight of the compiler: without bounds to check the lanes become vectors.
+    let whole = split.map(|(whole, _)| &whole[..blocks]);
+    for i in 0..blocks {
+        let block = whole.map(|whole| &whole[i]);
         for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(start + lane);
+            *sum += f(block.map(|block| block[lane]));
         }
-        start += LANES;
     }
-    for (lane, sum) in lanes.iter_mut().enumerate().take(len - whole) {
-        *sum += f(whole + lane);
+    for (i, sum) in lanes.iter_mut().enumerate().take(split[0].1.len()) {
+        *sum += f(split.map(|(_, tail)| tail[i]));
     }
     join(lanes, |a, b| a + b)
 }

@@ -46,7 +46,7 @@ impl Session {
         let device = tern_model::device::find(&self.device)?.autodiff();
         let Prepared { tokenizer, train: tokens, summary, .. } = &self.data;
         let data = &self.config.data;
-        let batches = Batches::new(tokens.clone(), data.seq_len, self.config.seed)?;
+        let batches = Batches::new(tokens.clone(), data.seq_len, data.windows, self.config.seed)?;
         let validation = self.validation()?;
         let run = Run {
             config: &self.config,
@@ -68,7 +68,8 @@ impl Session {
     /// The validation windows.
     pub(crate) fn validation(&self) -> Result<ValidationSet> {
         let data = &self.config.data;
-        Ok(ValidationSet::new(self.data.valid.clone(), data.seq_len, data.valid_tokens)?)
+        let tokens = self.data.valid.clone();
+        Ok(ValidationSet::new(tokens, data.seq_len, data.windows, data.valid_tokens)?)
     }
 
     /// The packed model of `model`; the head of `check` is measured with it and goes into the file.
