@@ -76,8 +76,11 @@ impl Console {
 
     /// A progress bar on a terminal; hidden elsewhere.
     pub(crate) fn bar(&self, length: u64, template: &str) -> ProgressBar {
-        let target =
-            if self.is_live() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if self.is_live() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(Some(length), target);
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸ "));

@@ -65,8 +65,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let command = Arguments::command().version(&*version().leak());
-    let arguments = Arguments::from_arg_matches(&command.get_matches())
-        .unwrap_or_else(|error| error.exit());
+    let arguments =
+        Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     let console = Console::new(arguments.json, arguments.quiet, arguments.verbose);
     let ending = match arguments.command {
         #[cfg(feature = "train")]

@@ -113,7 +113,8 @@ fn a_stopped_and_resumed_run_leaves_the_bytes_of_one_that_was_not() {
         let out = format!("stopped-{stop}");
         place.done(&["train", "run.toml", "--out", &out, "--stop-at", &stop.to_string()]);
         place.done(&["train", "--resume", "--out", &out]);
-        let (whole, resumed) = (lasting_files(&place.path("whole")), lasting_files(&place.path(&out)));
+        let (whole, resumed) =
+            (lasting_files(&place.path("whole")), lasting_files(&place.path(&out)));
         let names = |files: &[(String, Vec<u8>)]| -> Vec<String> {
             files.iter().map(|(name, _)| name.clone()).collect()
         };
@@ -153,9 +154,8 @@ fn the_road_from_text_to_a_story() {
     let difference = report["loss"]["difference"].as_f64().unwrap();
     assert!(difference.abs() < 1e-3, "{difference}");
 
-    let story = |seed: &str| {
-        place.done(&["--json", "generate", "run/model.safetensors", "--seed", seed])
-    };
+    let story =
+        |seed: &str| place.done(&["--json", "generate", "run/model.safetensors", "--seed", seed]);
     let text = |story: &str| json(story)["text"].clone();
     assert_eq!(text(&story("3")), text(&story("3")), "generation is not a function of the seed");
     assert_ne!(text(&story("3")), text(&story("4")));

@@ -30,12 +30,7 @@ impl Batches {
     /// # Errors
     ///
     /// A corpus shorter than one window, or [`Windows::Documents`] where none is whole.
-    pub fn new(
-        tokens: TokenFile,
-        seq_len: usize,
-        windows: Windows,
-        seed: u64,
-    ) -> Result<Self> {
+    pub fn new(tokens: TokenFile, seq_len: usize, windows: Windows, seed: u64) -> Result<Self> {
         check_length(&tokens, seq_len)?;
         let documents = match windows {
             Windows::Anywhere => None,
@@ -100,9 +95,7 @@ impl ValidationSet {
         let most = (valid_tokens.unwrap_or(usize::MAX) / seq_len).max(1);
         let starts = match windows {
             // The last target of a window is the first input of the next.
-            Windows::Anywhere => {
-                (0..tokens.len() - seq_len).step_by(seq_len).take(most).collect()
-            }
+            Windows::Anywhere => (0..tokens.len() - seq_len).step_by(seq_len).take(most).collect(),
             Windows::Documents => {
                 let mut end = 0;
                 let mut free = |start: &usize| {
@@ -209,7 +202,10 @@ mod tests {
         let batches = Batches::new(tokens.clone(), 16, Windows::Anywhere, 7).unwrap();
         let whole = batches.batch(3, 0, 8);
         assert_eq!(whole.len(), 8 * 17);
-        assert_eq!(whole, Batches::new(tokens.clone(), 16, Windows::Anywhere, 7).unwrap().batch(3, 0, 8));
+        assert_eq!(
+            whole,
+            Batches::new(tokens.clone(), 16, Windows::Anywhere, 7).unwrap().batch(3, 0, 8)
+        );
         let halves = [batches.batch(3, 0, 4), batches.batch(3, 1, 4)].concat();
         assert_eq!(whole, halves);
         assert_ne!(whole, batches.batch(4, 0, 8));
@@ -261,7 +257,8 @@ mod tests {
             error.ends_with("a.tokens: 5 tokens are shorter than one window of seq_len 5 + 1"),
             "{error}"
         );
-        let again = ValidationSet::new(tokens.clone(), 5, Windows::Anywhere, None).unwrap_err().to_string();
+        let again =
+            ValidationSet::new(tokens.clone(), 5, Windows::Anywhere, None).unwrap_err().to_string();
         assert_eq!(error, again);
         assert!(Batches::new(tokens, 0, Windows::Anywhere, 0).is_err());
     }

@@ -153,7 +153,8 @@ impl ModelConfig {
     ///
     /// The names are Hugging Face's for LLaMA: `model.layers.0.self_attn.q_proj.weight`, …
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let mut all = vec![("model.embed_tokens.weight".into(), vec![self.vocab_size, self.hidden_size])];
+        let mut all =
+            vec![("model.embed_tokens.weight".into(), vec![self.vocab_size, self.hidden_size])];
         for layer in 0..self.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
             all.push((name("input_layernorm"), vec![self.hidden_size]));
@@ -173,7 +174,10 @@ impl ModelConfig {
 
     /// Number of parameters; a tied head counts once.
     pub fn parameters(&self) -> u64 {
-        self.tensors().iter().map(|(_, shape)| shape.iter().map(|&n| n as u64).product::<u64>()).sum()
+        self.tensors()
+            .iter()
+            .map(|(_, shape)| shape.iter().map(|&n| n as u64).product::<u64>())
+            .sum()
     }
 
     /// Checks that the parts fit together.

@@ -290,8 +290,9 @@ mod tests {
             let model = Model::with_kernel(packed.clone(), kernel).unwrap();
             let logits = model.logits_all(&ids(40), &mut model.cache()).unwrap();
             let rows = logits.chunks_exact(config.vocab_size).zip(&expected);
-            let errors: Vec<f64> =
-                rows.map(|(row, expected)| difference(row, std::slice::from_ref(expected))).collect();
+            let errors: Vec<f64> = rows
+                .map(|(row, expected)| difference(row, std::slice::from_ref(expected)))
+                .collect();
             let flipped = errors.iter().filter(|&&error| error > 1e-5).count();
             eprintln!("{}: {flipped} of 40 rows have a flipped code", kernel.name());
             assert!(errors.iter().all(|&error| error < 3e-2), "{errors:?}");

@@ -377,8 +377,7 @@ mod tests {
         let model = Model::load(cycle(&bytes("ab"))).unwrap();
         let generator = Generator::new(&model).unwrap();
         assert_eq!(generator.encode("ab").unwrap(), [BOS, 97, 98]);
-        let output =
-            generator.generate("ab", &greedy(9), |_| ControlFlow::Break(())).unwrap();
+        let output = generator.generate("ab", &greedy(9), |_| ControlFlow::Break(())).unwrap();
         assert_eq!((output.prompt_tokens, output.ids.len()), (3, 1));
         assert_eq!((output.text.as_str(), output.stop_reason), ("a", StopReason::Cancelled));
         let output = generator.generate("ab", &greedy(0), |_| ControlFlow::Break(())).unwrap();

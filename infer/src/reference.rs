@@ -8,9 +8,7 @@ use std::collections::BTreeMap;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use tern_format::config::{ActivationQuantizer, Architecture, ModelConfig};
-use tern_format::packed::{
-    FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor,
-};
+use tern_format::packed::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor};
 use tern_format::tokenizer::TokenizerSource;
 
 /// Ids of the tokenizer of [`bytes_tokenizer`] after its 256 bytes.
@@ -177,18 +175,19 @@ fn attention(q: &[f64], k: &[Vec<f64>], v: &[Vec<f64>], config: &ModelConfig) ->
     let width = config.head_dim;
     let shared = config.num_attention_heads / config.num_key_value_heads;
     let heads = q.chunks_exact(width).enumerate();
-    heads.flat_map(|(head, q)| {
-        let part = |x: &Vec<f64>| x[head / shared * width..][..width].to_vec();
-        let score = |k: &Vec<f64>| {
-            part(k).iter().zip(q).map(|(k, q)| k * q).sum::<f64>() / (width as f64).sqrt()
-        };
-        let scores: Vec<f64> = k.iter().map(score).map(f64::exp).collect();
-        let total: f64 = scores.iter().sum();
-        (0..width)
-            .map(|i| scores.iter().zip(v).map(|(p, v)| p / total * part(v)[i]).sum())
-            .collect::<Vec<f64>>()
-    })
-    .collect()
+    heads
+        .flat_map(|(head, q)| {
+            let part = |x: &Vec<f64>| x[head / shared * width..][..width].to_vec();
+            let score = |k: &Vec<f64>| {
+                part(k).iter().zip(q).map(|(k, q)| k * q).sum::<f64>() / (width as f64).sqrt()
+            };
+            let scores: Vec<f64> = k.iter().map(score).map(f64::exp).collect();
+            let total: f64 = scores.iter().sum();
+            (0..width)
+                .map(|i| scores.iter().zip(v).map(|(p, v)| p / total * part(v)[i]).sum())
+                .collect::<Vec<f64>>()
+        })
+        .collect()
 }
 
 fn add(x: &mut [f64], y: &[f64]) {

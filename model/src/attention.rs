@@ -31,12 +31,7 @@ pub struct Attention {
 
 impl Attention {
     /// Fresh weights; `rope` holds the model's longest sequence and is shared by its layers.
-    pub fn init(
-        config: &ModelConfig,
-        rope: &RopeTables,
-        init: &mut Init,
-        device: &Device,
-    ) -> Self {
+    pub fn init(config: &ModelConfig, rope: &RopeTables, init: &mut Init, device: &Device) -> Self {
         let query = config.num_attention_heads * config.head_dim;
         let key_value = config.num_key_value_heads * config.head_dim;
         Self {

@@ -25,12 +25,7 @@ pub struct Block {
 
 impl Block {
     /// Fresh weights; `rope` as in [`Attention::init`].
-    pub fn init(
-        config: &ModelConfig,
-        rope: &RopeTables,
-        init: &mut Init,
-        device: &Device,
-    ) -> Self {
+    pub fn init(config: &ModelConfig, rope: &RopeTables, init: &mut Init, device: &Device) -> Self {
         let norm = || RmsNorm::init(config.hidden_size, config.rms_norm_eps, device);
         Self {
             input_layernorm: norm(),

@@ -44,8 +44,7 @@ impl Decoder {
                     .collect(),
                 norm: RmsNorm::init(config.hidden_size, config.rms_norm_eps, device),
             },
-            lm_head: (!config.tie_word_embeddings)
-                .then(|| Embedding::init(config, init, device)),
+            lm_head: (!config.tie_word_embeddings).then(|| Embedding::init(config, init, device)),
         }
     }
 

@@ -21,7 +21,10 @@ pub struct UnknownDevice {
 
 /// Every device of this build, the default first.
 pub fn devices() -> Vec<DeviceInfo> {
-    vec![DeviceInfo { name: "cpu", description: "Burn's Flex backend with Tern's fused operations" }]
+    vec![DeviceInfo {
+        name: "cpu",
+        description: "Burn's Flex backend with Tern's fused operations",
+    }]
 }
 
 /// The device of a name, without autodiff.

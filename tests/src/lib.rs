@@ -1,6 +1,10 @@
 //! What several tests need: golden tensors, and models small enough to train in a test.
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot read its input must stop")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot read its input must stop"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

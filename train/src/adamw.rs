@@ -80,12 +80,7 @@ impl AdamW {
     /// `p -= lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)` (arXiv:1711.05101 algorithm 2, as in torch).
     pub fn step<M: Module>(&mut self, model: M, gradients: Gradients, learning_rate: f64) -> M {
         self.step += 1;
-        model.map(&mut Update {
-            path: Path::default(),
-            gradients,
-            learning_rate,
-            optimizer: self,
-        })
+        model.map(&mut Update { path: Path::default(), gradients, learning_rate, optimizer: self })
     }
 
     /// The moments on the host: `first.NAME` and `second.NAME`.

@@ -257,10 +257,8 @@ struct Spanned {
 fn resolve_model(table: &mut toml::Table, origin: &Path) -> Result<()> {
     let error = |message: String| Error::Toml { path: origin.into(), message };
     table.entry("seed").or_insert(toml::Value::Integer(1337));
-    let tokenizer_vocabulary = table
-        .get("data")
-        .and_then(|data| data.get("tokenizer")?.get("vocab_size"))
-        .cloned();
+    let tokenizer_vocabulary =
+        table.get("data").and_then(|data| data.get("tokenizer")?.get("vocab_size")).cloned();
     let model = table
         .entry("model")
         .or_insert_with(|| toml::Table::new().into())
@@ -286,7 +284,9 @@ fn resolve_model(table: &mut toml::Table, origin: &Path) -> Result<()> {
             if hidden % heads != 0 {
                 return Err(Error::Key {
                     key: "model.num_attention_heads".into(),
-                    rule: format!("must divide model.hidden_size ({hidden}) or come with model.head_dim, is {heads}"),
+                    rule: format!(
+                        "must divide model.hidden_size ({hidden}) or come with model.head_dim, is {heads}"
+                    ),
                 });
             }
             model.insert("head_dim".into(), (hidden / heads).into());

@@ -100,7 +100,9 @@ impl RunDirectory {
         }
         std::fs::create_dir_all(self.checkpoints()).map_err(Error::io(self.checkpoints()))?;
         let text = config.to_toml();
-        tern_format::atomic::write_atomically(&self.config(), |out| out.write_all(text.as_bytes()))?;
+        tern_format::atomic::write_atomically(&self.config(), |out| {
+            out.write_all(text.as_bytes())
+        })?;
         Ok(())
     }
 }

@@ -78,7 +78,12 @@ fn fixed_windows(set: &ValidationSet, seq_len: usize) -> Vec<Vec<u32>> {
         .collect()
 }
 
-fn pack(
+/// Projects every linear layer of the blocks and rounds the rest to what a packed model stores.
+///
+/// # Errors
+///
+/// As [`project`].
+pub fn pack(
     config: &ModelConfig,
     mut weights: BTreeMap<String, HostTensor>,
 ) -> Result<BTreeMap<String, Tensor>> {

@@ -66,13 +66,8 @@ impl JsonLines {
     pub fn open(path: &Path, step: u64) -> Result<Self> {
         let io = |e| Error::io(path)(e);
         let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(io)?;
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
         let mut kept = 0;
         let mut reader = BufReader::new(&mut file);
         let mut line = Vec::new();

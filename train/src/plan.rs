@@ -44,14 +44,14 @@ impl Plan {
         let float = size_of::<f32>() as u64;
         // Kept for the backward pass, a token: in each block eleven vectors of the residual stream's width (norms, Q, K, V,
         // attention, residual sums) and three of the feed-forward's; at the end logits and their gradient.
-        let per_token = model.num_hidden_layers * (11 * model.hidden_size + 3 * model.intermediate_size)
+        let per_token = model.num_hidden_layers
+            * (11 * model.hidden_size + 3 * model.intermediate_size)
             + 2 * model.vocab_size;
         let rows = (config.data.micro_batch * config.data.seq_len) as u64;
         let activation_bytes = rows * per_token as u64 * float;
         // Weights, their ternary twins, gradients, two moments.
         let state_bytes = 5 * parameters * float;
-        let checkpoint_bytes =
-            (config.train.keep_checkpoints as u64 + 1) * 3 * parameters * float;
+        let checkpoint_bytes = (config.train.keep_checkpoints as u64 + 1) * 3 * parameters * float;
         let tokens_per_step = config.tokens_per_step();
         Self {
             parameters,

@@ -126,9 +126,8 @@ pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
         loss = Some(step_loss);
 
         let validated = step.is_multiple_of(train.eval_every) || step == steps;
-        let validated = validated.then(|| {
-            validate(&model, validation, run.validation_bytes, &config.data, device)
-        });
+        let validated = validated
+            .then(|| validate(&model, validation, run.validation_bytes, &config.data, device));
         clock.lap(Phase::Validation);
         state.val_loss = validated.map(|v| v.loss);
         let improved = validated.is_some_and(|v| state.best.is_none_or(|b| v.loss < b.val_loss));

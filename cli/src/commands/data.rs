@@ -124,7 +124,10 @@ fn table(stats: &Stats) -> String {
     row("entropy, nats/token", &|s| format!("{:.3}", s.unigram_entropy));
     row("document, mean tokens", &|s| format!("{:.1}", s.document_tokens.mean));
     row("document, longest", &|s| thousands(s.document_tokens.max as u64));
-    text.push_str(&format!("\nvocabulary {}; the most frequent tokens of train:\n", stats.vocab_size));
+    text.push_str(&format!(
+        "\nvocabulary {}; the most frequent tokens of train:\n",
+        stats.vocab_size
+    ));
     for token in &stats.train.top {
         text.push_str(&format!(
             "  {:>7.3} %  {:>6}  {:?}\n",

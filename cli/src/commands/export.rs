@@ -9,9 +9,9 @@ use tern_train::checkpoint::{self, Checkpoint};
 use tern_train::directory::RunDirectory;
 
 use crate::Ending;
-use tern_datasets::prepare::Prepared;
 use crate::commands::train::Session;
 use crate::console::{Console, bytes};
+use tern_datasets::prepare::Prepared;
 
 /// Project a checkpoint to trits and write the packed model.
 ///
@@ -61,11 +61,7 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
 }
 
 /// Projects a checkpoint and writes the packed model to `path`.
-pub(crate) fn export(
-    session: &Session,
-    checkpoint: Checkpoint,
-    path: PathBuf,
-) -> Result<Exported> {
+pub(crate) fn export(session: &Session, checkpoint: Checkpoint, path: PathBuf) -> Result<Exported> {
     let device = tern_model::device::find(&session.device)?.autodiff();
     let (model, _, state) = checkpoint.restore(&session.config, &device)?;
     let validation = session.validation()?;

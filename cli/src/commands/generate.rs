@@ -100,11 +100,7 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
 }
 
 /// Writes prompt and text to standard output piece by piece, as they come.
-pub(crate) fn stream(
-    generator: &Generator<'_>,
-    prompt: &str,
-    options: &Options,
-) -> Result<Output> {
+pub(crate) fn stream(generator: &Generator<'_>, prompt: &str, options: &Options) -> Result<Output> {
     let mut out = std::io::stdout().lock();
     // The text reads on from the prompt; without one, what opens it is no indentation.
     out.write_all(prompt.as_bytes())?;

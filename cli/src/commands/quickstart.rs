@@ -109,8 +109,7 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
     options.sampling.seed = arguments.seed;
     console.say("\nA story, written by the packed file:\n");
     let generator = Generator::new(&model)?;
-    let text =
-        generator.generate(&defaults.prompt, &options, |_| ControlFlow::Continue(()))?.text;
+    let text = generator.generate(&defaults.prompt, &options, |_| ControlFlow::Continue(()))?.text;
     let story = format!("{}{text}", defaults.prompt);
     let report = Report {
         out: &arguments.out,

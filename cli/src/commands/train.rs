@@ -10,9 +10,9 @@ use tern_train::directory::RunDirectory;
 use tern_train::plan::Plan;
 
 use crate::Ending;
-use tern_datasets::prepare::Prepared;
 use crate::commands::data::prepare_data;
 use crate::console::{Console, bytes, thousands};
+use tern_datasets::prepare::Prepared;
 
 mod progress;
 mod session;

@@ -98,8 +98,7 @@ impl<'a> Progress<'a> {
         let model = Model::load(packed)?;
         let generator = Generator::new(&model)?;
         for prompt in &samples.prompts {
-            let text =
-                generator.generate(prompt, &options, |_| ControlFlow::Continue(()))?.text;
+            let text = generator.generate(prompt, &options, |_| ControlFlow::Continue(()))?.text;
             if self.samples.is_none() {
                 let path = self.session.directory.samples();
                 self.samples = Some(JsonLines::open(&path, step.saturating_sub(1))?);
