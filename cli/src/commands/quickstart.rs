@@ -7,8 +7,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde::Serialize;
+use tern_datasets::stories::{Split, stories};
 use tern_infer::Model;
 use tern_infer::generate::{Generator, Options};
+use tern_infer::loss::mean_loss;
 use tern_infer::verify::{Verdict, verify};
 use tern_train::checkpoint;
 use tern_train::config::RunConfig;
@@ -53,6 +55,7 @@ struct Report<'a> {
     model: &'a Path,
     training_seconds: f64,
     val_loss: Option<f64>,
+    held_out: Grammar,
     verdict: Verdict,
     story: &'a str,
 }
@@ -104,6 +107,11 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
     console.say(&format!("verified: {}", summary(&report)));
 
     let model = Model::open(&exported.path)?;
+    let grammar = against_the_grammar(&model, session.config.data.stories_seed)?;
+    console.say(&format!(
+        "on {HELD_OUT} held-out stories: loss {:.3} nats/token, of which the stories' own entropy is {:.3}",
+        grammar.loss, grammar.entropy
+    ));
     let defaults = &model.metadata().generation;
     let mut options = Options::from(defaults);
     options.sampling.seed = arguments.seed;
@@ -116,12 +124,41 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
         model: &exported.path,
         training_seconds,
         val_loss: exported.val_loss,
+        held_out: grammar,
         verdict: report.verdict,
         story: story.trim(),
     };
     console.result(&report, &format!("{}\n", story.trim()))?;
     console.say(&where_everything_is(&session.directory));
     Ok(Ending::Done)
+}
+
+/// Stories that the packed model is measured on at the end.
+const HELD_OUT: usize = 100;
+
+/// A loss beside the least that any model could have.
+#[derive(Serialize)]
+struct Grammar {
+    /// Mean over whole held-out stories, nats per token.
+    loss: f64,
+    /// The information of the choices behind the same stories, nats per token.
+    entropy: f64,
+}
+
+/// Measures the packed model on whole stories that training never drew, and counts what the generator put into them.
+fn against_the_grammar(model: &Model, seed: u64) -> Result<Grammar> {
+    let generator = Generator::new(model)?;
+    let eos = model.metadata().eos;
+    let (mut windows, mut bits, mut predictions) = (Vec::new(), 0.0, 0);
+    for story in stories(seed, Split::Valid).take(HELD_OUT) {
+        let mut ids = generator.encode(&story.text)?;
+        ids.extend(eos);
+        predictions += ids.len() - 1;
+        bits += story.bits;
+        windows.push(ids);
+    }
+    let entropy = bits * std::f64::consts::LN_2 / predictions as f64;
+    Ok(Grammar { loss: mean_loss(model, &windows)?, entropy })
 }
 
 fn where_everything_is(directory: &RunDirectory) -> String {
