@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use tern_model::fused::{self, Moved};
 use tern_model::parameters::{HostTensor, Path, values};
 
 use crate::gradients::Gradients;
@@ -76,8 +77,7 @@ impl AdamW {
 
     /// Updates every parameter that has a gradient; those without keep their value and do not decay.
     ///
-    /// `p *= 1 - lr * wd; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;`
-    /// `p -= lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)` (arXiv:1711.05101 algorithm 2, as in torch).
+    /// See [`fused::AdamW::update`] for the formula (arXiv:1711.05101 algorithm 2, as in torch).
     pub fn step<M: Module>(&mut self, model: M, gradients: Gradients, learning_rate: f64) -> M {
         self.step += 1;
         model.map(&mut Update { path: Path::default(), gradients, learning_rate, optimizer: self })
@@ -143,30 +143,23 @@ impl ModuleMapper for Update<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.path.name();
         let Some(g) = self.gradients.remove(&name) else { return param };
-        let decays = self.optimizer.decays(&name, D);
-        let AdamWConfig { weight_decay, betas: [b1, b2], eps, .. } = self.optimizer.config;
-        let lr = self.learning_rate;
-        let correction = |beta: f64| 1.0 - beta.powf(self.optimizer.step as f64);
-        let (correction1, correction2) = (correction(b1), correction(b2));
-
+        let AdamWConfig { weight_decay, betas, eps, .. } = self.optimizer.config;
+        let step = fused::AdamW {
+            learning_rate: self.learning_rate,
+            weight_decay: if self.optimizer.decays(&name, D) { weight_decay } else { 0.0 },
+            betas,
+            eps,
+            step: self.optimizer.step,
+        };
         let (id, tensor, mapper) = param.consume();
         let shape = tensor.shape();
-        let mut p = tensor.inner().flatten::<1>(0, D - 1);
-        if decays {
-            p = p.mul_scalar(1.0 - lr * weight_decay);
-        }
-        let g1 = g.clone().mul_scalar(1.0 - b1);
-        let g2 = g.clone().mul(g).mul_scalar(1.0 - b2);
-        let m = match self.optimizer.first.remove(&name) {
-            Some(m) => m.mul_scalar(b1).add(g1),
-            None => g1,
+        let moments = |all: &mut BTreeMap<String, Tensor<1>>| {
+            all.remove(&name).unwrap_or_else(|| g.zeros_like())
         };
-        let v = match self.optimizer.second.remove(&name) {
-            Some(v) => v.mul_scalar(b2).add(g2),
-            None => g2,
-        };
-        let denominator = v.clone().sqrt().mul_scalar(1.0 / correction2.sqrt()).add_scalar(eps);
-        p = p.sub(m.clone().div(denominator).mul_scalar(lr / correction1));
+        let m = moments(&mut self.optimizer.first);
+        let v = moments(&mut self.optimizer.second);
+        let p = tensor.inner().flatten::<1>(0, D - 1);
+        let Moved { p, m, v } = fused::adamw(&step, Moved { p, m, v }, g);
         self.optimizer.first.insert(name.clone(), m);
         self.optimizer.second.insert(name, v);
         let p = Tensor::from_inner(p.reshape(shape)).require_grad();

@@ -4,6 +4,7 @@
 //! and the extension that binds `tern_kernels::train` to Burn's Flex backend and its autodiff. The public function takes
 //! the fused path for f32 tensors on a Flex device and the plain one everywhere else; the tests hold the two together.
 
+mod adamw;
 mod attention;
 mod cross_entropy;
 mod embedding;
@@ -16,6 +17,7 @@ mod swiglu;
 #[cfg(test)]
 mod tests;
 
+pub use adamw::{AdamW, Moved, adamw, plain_adamw};
 pub use attention::{AttentionShape, RopeTables, causal_attention, plain_causal_attention};
 pub use cross_entropy::{cross_entropy, plain_cross_entropy};
 pub use embedding::{embedding, plain_embedding};

@@ -191,3 +191,20 @@ fn quantized_linear_equals_plain() {
         compare("quantized_linear", &inputs, fused, plain);
     }
 }
+
+#[test]
+fn adamw_equals_plain() {
+    let step =
+        AdamW { learning_rate: 1e-2, weight_decay: 0.1, betas: [0.9, 0.95], eps: 1e-8, step: 3 };
+    for n in [1, 17, 40_000] {
+        let [p, m, v, g] = [1, 2, 3, 4].map(|seed| noise([1, n], seed).inner().flatten::<1>(0, 1));
+        let moved = || Moved { p: p.clone(), m: m.clone(), v: v.clone().abs() };
+        let fused = adamw(&step, moved(), g.clone());
+        let plain = plain_adamw(&step, moved(), g);
+        for (fused, plain) in [(fused.p, plain.p), (fused.m, plain.m), (fused.v, plain.v)] {
+            for (fused, plain) in floats(fused).into_iter().zip(floats(plain)) {
+                assert!((fused - plain).abs() <= TOLERANCE, "{n}: {fused} is not {plain}");
+            }
+        }
+    }
+}
