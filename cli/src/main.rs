@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod commands;
-mod console;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{data, devices, generate, verify};
 #[cfg(feature = "train")]
 use commands::{export, quickstart, train};
-use console::Console;
+use terminal::Terminal;
 
 /// What a command ended with, beside an error.
 enum Ending {
@@ -67,18 +67,18 @@ fn main() -> ExitCode {
     let command = Arguments::command().version(&*version().leak());
     let arguments =
         Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
-    let console = Console::new(arguments.json, arguments.quiet, arguments.verbose);
+    let terminal = Terminal::new(arguments.json, arguments.quiet, arguments.verbose);
     let ending = match arguments.command {
         #[cfg(feature = "train")]
-        Command::Quickstart(arguments) => quickstart::run(&arguments, &console),
-        Command::Data(command) => data::run(&command, &console),
+        Command::Quickstart(arguments) => quickstart::run(&arguments, &terminal),
+        Command::Data(command) => data::run(&command, &terminal),
         #[cfg(feature = "train")]
-        Command::Train(arguments) => train::run(&arguments, &console),
+        Command::Train(arguments) => train::run(&arguments, &terminal),
         #[cfg(feature = "train")]
-        Command::Export(arguments) => export::run(&arguments, &console),
-        Command::Verify(arguments) => verify::run(&arguments, &console),
-        Command::Generate(arguments) => generate::run(&arguments, &console),
-        Command::Devices(arguments) => devices::run(&arguments, &console),
+        Command::Export(arguments) => export::run(&arguments, &terminal),
+        Command::Verify(arguments) => verify::run(&arguments, &terminal),
+        Command::Generate(arguments) => generate::run(&arguments, &terminal),
+        Command::Devices(arguments) => devices::run(&arguments, &terminal),
     };
     match ending {
         Ok(Ending::Done) => ExitCode::SUCCESS,
@@ -86,9 +86,9 @@ fn main() -> ExitCode {
         Ok(Ending::Interrupted) => ExitCode::from(130),
         Ok(Ending::Refused) => ExitCode::from(3),
         // The reader of a pipe may stop reading: `tern generate … | head -1` is no failure.
-        Err(error) if console::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if terminal::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            console.error(&error);
+            terminal.error(&error);
             ExitCode::FAILURE
         }
     }

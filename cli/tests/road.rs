@@ -288,3 +288,115 @@ fn a_full_disk_is_an_error_and_loses_nothing() {
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stderr(&output).contains("space"), "{}", stderr(&output));
 }
+
+#[test]
+fn a_refused_run_leaves_the_data_of_the_run_that_is_there() {
+    let place = Workplace::new();
+    place.done(&["train", "run.toml", "--out", "run", "--stop-at", "2"]);
+    let before = lasting_files(&place.path("run"));
+    for resume in [&[][..], &["--resume"]] {
+        let arguments = ["train", "run.toml", "--out", "run", "data.stories_seed=9"];
+        place.failed(&[&arguments[..], resume].concat());
+        assert!(before == lasting_files(&place.path("run")), "a refused command changed the run");
+    }
+}
+
+#[test]
+fn a_model_is_not_exported_with_other_data() {
+    let place = Workplace::new();
+    place.done(&["train", "run.toml", "--out", "run", "--stop-at", "2"]);
+    place.done(&["data", "prepare", "run.toml", "data.stories_seed=9", "--out", "other"]);
+    let message = place.failed(&["export", "run", "--data", "other"]);
+    assert!(message.contains("was trained on other tokens"), "{message}");
+}
+
+#[test]
+fn own_text_takes_the_road_with_the_published_configuration() {
+    let place = Workplace::new();
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    fs::copy(configs.join("own-text.toml"), place.path("my.toml")).unwrap();
+    let text: String = (0..400)
+        .map(|i| format!("Chapter {i}. A fox met {} hens, and they had tea.\n\n", i * 7 % 13))
+        .collect();
+    fs::write(place.path("my.txt"), text).unwrap();
+    let small = ["data.tokenizer.vocab_size=300", "data.seq_len=32", "train.steps=2"];
+    place.done(&[&["train", "my.toml"][..], &small].concat());
+    place.done(&["export", "runs/my"]);
+    place.done(&["verify", "runs/my/model.safetensors"]);
+    place.done(&["generate", "runs/my/model.safetensors", "A fox", "--max-tokens", "5"]);
+    let stats = json(&place.done(&["--json", "data", "stats", "runs/my/data"]));
+    let documents = |side: &str| stats[side]["documents"].as_u64().unwrap();
+    assert_eq!(documents("train") + documents("valid"), 400);
+}
+
+#[test]
+fn texts_that_cannot_be_learned_from_are_refused_with_the_reason() {
+    let place = Workplace::new();
+    let mine = r#"
+[model]
+architecture = "bitlm"
+[data]
+train = ["my.txt"]
+separator = "blank_line"
+seq_len = 64
+micro_batch = 2
+[data.tokenizer]
+train = "bpe"
+vocab_size = 270
+"#;
+    fs::write(place.path("my.toml"), mine).unwrap();
+    for (text, words) in [
+        (&b""[..], &["my.txt", "no documents"][..]),
+        (b"\n\n  \n\n", &["my.txt", "no documents"]),
+        (b"good\n\nbad \xff\n", &["my.txt", "line 3", "UTF-8"]),
+    ] {
+        fs::write(place.path("my.txt"), text).unwrap();
+        let message = place.failed(&["train", "my.toml"]);
+        for word in words {
+            assert!(message.contains(word), "lacks {word:?}: {message}");
+        }
+    }
+    // Enough documents for both sides, but all of them together shorter than a window.
+    let text: String = (0..40).map(|i| format!("{i}\n\n")).collect();
+    fs::write(place.path("my.txt"), text).unwrap();
+    let arguments =
+        ["train", "my.toml", "data.valid_fraction=0.5", "data.tokenizer.vocab_size=260"];
+    let message = place.failed(&arguments);
+    assert!(message.contains("shorter than one window"), "{message}");
+    // Lines of JSON are checked one by one.
+    fs::write(place.path("my.jsonl"), "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n").unwrap();
+    let message = place.failed(&["train", "my.toml", "data.train=[\"my.jsonl\"]"]);
+    assert!(message.contains("my.jsonl") && message.contains("line 2"), "{message}");
+}
+
+#[test]
+fn tokens_of_another_vocabulary_are_refused() {
+    let place = Workplace::new();
+    place.done(&["data", "prepare", "run.toml", "--out", "one"]);
+    place.done(&["data", "prepare", "run.toml", "--out", "two", "data.tokenizer.vocab_size=300"]);
+    fs::copy(place.path("two/train.tokens"), place.path("one/train.tokens")).unwrap();
+    let message = place.failed(&["data", "stats", "one"]);
+    assert!(message.contains("train.tokens") && message.contains("vocabulary"), "{message}");
+    // A model with fewer rows than the tokenizer has ids.
+    let message = place.failed(&["train", "run.toml", "model.vocab_size=100", "--out", "small"]);
+    assert!(message.contains("model.vocab_size") && message.contains("400"), "{message}");
+}
+
+#[test]
+fn quiet_json_and_no_color_are_honoured() {
+    let place = Workplace::new();
+    let output = place.tern(&["--quiet", "train", "run.toml", "--out", "run", "--stop-at", "1"]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
+    let output = place.tern(&["-v", "train", "--resume", "--out", "run", "--stop-at", "2"]);
+    let said = stderr(&output);
+    assert!(said.contains("hidden_size = 32") && said.contains("saved"), "{said}");
+    for (variable, colored) in [("NO_COLOR", false), ("CLICOLOR_FORCE", true)] {
+        let output = Command::new(env!("CARGO_BIN_EXE_tern"))
+            .args(["verify", "nothing"])
+            .env_remove("NO_COLOR")
+            .env(variable, "1")
+            .output()
+            .unwrap();
+        assert_eq!(stderr(&output).contains('\u{1b}'), colored, "{variable}: {}", stderr(&output));
+    }
+}

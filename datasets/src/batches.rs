@@ -173,8 +173,7 @@ fn document_starts(tokens: &TokenFile, seq_len: usize) -> Result<Vec<usize>> {
     let ids = tokens.ids(0..last).enumerate();
     let starts: Vec<usize> = ids.filter(|(_, id)| *id == bos).map(|(place, _)| place).collect();
     if starts.is_empty() {
-        let path = tokens.path().to_owned();
-        return Err(Error::ShorterThanWindow { path, tokens: tokens.len() as u64, seq_len });
+        return Err(Error::NoDocumentStart { path: tokens.path().to_owned(), seq_len });
     }
     Ok(starts)
 }
@@ -261,5 +260,27 @@ mod tests {
             ValidationSet::new(tokens.clone(), 5, Windows::Anywhere, None).unwrap_err().to_string();
         assert_eq!(error, again);
         assert!(Batches::new(tokens, 0, Windows::Anywhere, 0).is_err());
+    }
+
+    #[test]
+    fn windows_may_begin_with_documents_only() {
+        // BOS is 1, EOS is 2.
+        let ids = [1, 3, 4, 2, 1, 5, 2, 1, 6, 7, 8, 9, 2, 1, 3, 2];
+        let (_folder, tokens) = file(10, &ids);
+        let batches = Batches::new(tokens.clone(), 4, Windows::Documents, 0).unwrap();
+        let windows = batches.batch(0, 0, 60);
+        let mut firsts: Vec<&[u32]> = windows.chunks(5).collect();
+        firsts.sort();
+        firsts.dedup();
+        // The last document is followed by too little.
+        assert_eq!(firsts, [&[1, 3, 4, 2, 1][..], &[1, 5, 2, 1, 6], &[1, 6, 7, 8, 9]]);
+        // Validation takes them in order and without overlap: the second begins inside the first window.
+        let set = ValidationSet::new(tokens.clone(), 5, Windows::Documents, None).unwrap();
+        assert_eq!(set.batch(0, 9), [1, 3, 4, 2, 1, 5, 1, 6, 7, 8, 9, 2]);
+        let error = Batches::new(tokens, 15, Windows::Documents, 0).map(|b| b.batch(0, 0, 1));
+        assert_eq!(error.unwrap(), ids);
+        let (_folder, tokens) = file(10, &[3, 4, 5, 6, 7, 8, 1, 3]);
+        let error = Batches::new(tokens, 4, Windows::Documents, 0).unwrap_err().to_string();
+        assert!(error.contains("a.tokens") && error.contains("seq_len 4"), "{error}");
     }
 }

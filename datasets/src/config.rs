@@ -172,9 +172,11 @@ impl DataConfig {
     /// The first key that breaks a rule, with the rule and the value found.
     pub fn validate(&self) -> Result<()> {
         let refuse = |key, rule: String| Err(Error::Config { key, rule });
-        for (key, value) in [("seq_len", self.seq_len), ("micro_batch", self.micro_batch)] {
-            if value == 0 {
-                return refuse(key, "must be at least 1, is 0".to_owned());
+        for (key, value, most) in
+            [("seq_len", self.seq_len, 1 << 24), ("micro_batch", self.micro_batch, 1 << 16)]
+        {
+            if !(1..=most).contains(&value) {
+                return refuse(key, format!("must be 1 to {most}, is {value}"));
             }
         }
         if let Some(tokens) = self.valid_tokens

@@ -69,6 +69,18 @@ pub enum Error {
         /// The length of a window's input.
         seq_len: usize,
     },
+    /// No window of a document can be cut.
+    #[error(
+        "{}: no document begins early enough for a whole window of seq_len {seq_len} + 1; choose a smaller \
+         data.seq_len, or data.windows = \"anywhere\"",
+        path.display()
+    )]
+    NoDocumentStart {
+        /// The token file.
+        path: PathBuf,
+        /// The length of a window's input.
+        seq_len: usize,
+    },
     /// The header, the size or an id of a token file breaks a rule.
     #[error("{}: {place}: {rule}", path.display())]
     TokenFile {

@@ -1,14 +1,13 @@
 //! The record `data.json` of a prepared folder: from what, by which settings, how much.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tern_format::checksum::{hex, sha256_file};
 
 use crate::config::{Corpus, DataConfig};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::stories::{Split, stories};
 
 /// Raise this when the same settings and sources give other files than before.
@@ -104,27 +103,12 @@ pub(crate) fn identity(settings: &serde_json::Value, sources: &[Source]) -> Stri
     for source in sources {
         hash.update(format!("\n{} {}", source.role, source.sha256));
     }
-    hex(hash)
-}
-
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize())
 }
 
 pub(crate) fn hash_file(role: &str, path: &Path) -> Result<Source> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let mut hash = Sha256::new();
-    let mut bytes = 0;
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        let read = file.read(&mut buffer).map_err(Error::io(path))?;
-        if read == 0 {
-            break;
-        }
-        hash.update(&buffer[..read]);
-        bytes += read as u64;
-    }
-    Ok(Source { role: role.to_owned(), name: path.display().to_string(), bytes, sha256: hex(hash) })
+    let (sha256, bytes) = sha256_file(path)?;
+    Ok(Source { role: role.to_owned(), name: path.display().to_string(), bytes, sha256 })
 }
 
 /// The generator is known by its first stories: another version of it gives others.
@@ -138,5 +122,5 @@ pub(crate) fn hash_stories(seed: u64) -> Source {
         hash.update(b"\0");
     }
     let name = format!("the first {PROBED} training stories of seed {seed}");
-    Source { role: "stories".to_owned(), name, bytes, sha256: hex(hash) }
+    Source { role: "stories".to_owned(), name, bytes, sha256: hex(&hash.finalize()) }
 }

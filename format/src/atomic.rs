@@ -64,9 +64,9 @@ fn write_or_leave(
     Ok(())
 }
 
-/// Makes the new name survive a power cut. The file is in place already, and some file systems refuse to flush
+/// Makes a new name in a directory survive a power cut. The file is in place already, and some systems refuse to flush
 /// a directory, so a failure here is none of the caller's.
-fn sync_directory(directory: &Path) {
+pub fn sync_directory(directory: &Path) {
     if cfg!(unix) {
         let _ = File::open(directory).and_then(|directory| directory.sync_all());
     }

@@ -49,6 +49,17 @@ pub enum ActivationQuantizer {
     Int8,
 }
 
+/// How the output projection of attention starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttentionInitializer {
+    /// Normally distributed, as every other matrix.
+    Normal,
+    /// The transposed value projection: each head begins by passing on what it looks at, so that the logits of the
+    /// words in the context rise from the first step. Small models learn to copy names and things sooner.
+    Copy,
+}
+
 /// The non-linearity of the feed-forward block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -93,6 +104,8 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Standard deviation of the initial matrices and embeddings.
     pub initializer_range: f64,
+    /// How the output projection of attention starts.
+    pub attention_initializer: AttentionInitializer,
 }
 
 impl ModelConfig {
@@ -115,6 +128,7 @@ impl ModelConfig {
             activation_quantizer: ActivationQuantizer::None,
             tie_word_embeddings: true,
             initializer_range: 0.02,
+            attention_initializer: AttentionInitializer::Normal,
         };
         match architecture {
             Architecture::Bitlm => bitlm,

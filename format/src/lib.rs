@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic;
+pub mod checksum;
 pub mod config;
 pub mod error;
 pub mod packed;

@@ -12,7 +12,7 @@ const LANES: usize = 8;
 /// - `x`: `[n]`; entries of minus infinity get the weight 0
 pub fn softmax(x: &mut [f32]) {
     let most = largest(x);
-    if most == f32::NEG_INFINITY {
+    if most == f32::NEG_INFINITY && x.iter().all(|v| *v == most) {
         // All are minus infinity (or there are none): no entry is likelier than another.
         let share = 1.0 / x.len() as f32;
         x.fill(share);

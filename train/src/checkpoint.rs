@@ -1,18 +1,19 @@
 //! Checkpoints: latent weights, optimizer state and the position of the run, written whole or not at all.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use tern_format::atomic::sync_directory;
+use tern_format::checksum::sha256_file;
 use tern_format::safetensors::{read_f32, write_f32};
 use tern_model::Decoder;
 use tern_model::parameters::{HostTensor, export, import};
 
 use crate::adamw::AdamW;
-use crate::config::{RunConfig, TrainConfig, hex};
+use crate::config::{RunConfig, TrainConfig};
 use crate::error::{Error, Result};
 
 /// Version of the layout below.
@@ -119,26 +120,31 @@ pub fn save(
         let tensors: Vec<_> =
             tensors.into_iter().map(|(name, (shape, values))| (name, shape, values)).collect();
         write_f32(&path, &tensors, &BTreeMap::new())?;
-        state.files.insert(name.into(), file_sha256(&path)?);
+        state.files.insert(name.into(), sha256_file(&path)?.0);
     }
     let path = temporary.path().join(STATE);
     let mut text = serde_json::to_string_pretty(state)
         .map_err(|e| Error::Checkpoint { path: path.clone(), rule: e.to_string() })?;
     text.push('\n');
     tern_format::atomic::write_atomically(&path, |out| out.write_all(text.as_bytes()))?;
-    sync_directory(temporary.path())?;
+    sync_directory(temporary.path());
     // The rename of a directory cannot replace a full one, so the old one of the same step steps aside first.
-    if target.exists() {
-        let aside = tempfile::Builder::new()
-            .prefix(".old-")
-            .tempdir_in(checkpoints)
-            .map_err(Error::io(checkpoints))?;
-        fs::rename(&target, aside.path().join("step")).map_err(Error::io(&target))?;
-        fs::rename(temporary.keep(), &target).map_err(Error::io(&target))?;
-    } else {
-        fs::rename(temporary.keep(), &target).map_err(Error::io(&target))?;
+    let aside = checkpoints.join(format!(".old-step-{:08}", state.step));
+    let replaces = target.exists();
+    if replaces {
+        remove_if_there(&aside)?;
+        fs::rename(&target, &aside).map_err(Error::io(&target))?;
     }
-    sync_directory(checkpoints)?;
+    if let Err(error) = fs::rename(temporary.path(), &target) {
+        if replaces {
+            fs::rename(&aside, &target).map_err(Error::io(&target))?;
+        }
+        return Err(Error::io(&target)(error));
+    }
+    // It has another name now, so there is nothing to clean up.
+    let _ = temporary.keep();
+    remove_if_there(&aside)?;
+    sync_directory(checkpoints);
     Ok(target)
 }
 
@@ -193,7 +199,7 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
             .files
             .get(name)
             .ok_or_else(|| damaged(&state_path, format!("lists no checksum of {name}")))?;
-        let found = file_sha256(&file)?;
+        let found = sha256_file(&file)?.0;
         if found != *expected {
             let rule = format!("checksum differs: sha256 is {found}, {STATE} says {expected}");
             return Err(damaged(&file, rule));
@@ -267,9 +273,25 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// Names the tensor that does not fit the configuration.
-    pub fn restore(self, config: &RunConfig, device: &Device) -> Result<(Decoder, AdamW, State)> {
+    /// If configuration or data are not those of the run, or a tensor does not fit the configuration.
+    pub fn restore(
+        self,
+        config: &RunConfig,
+        data_sha256: &str,
+        device: &Device,
+    ) -> Result<(Decoder, AdamW, State)> {
         let Self { path, state, model, optimizer } = self;
+        if state.config_sha256 != config.hash() {
+            let rule = "was written under another configuration than config.toml".into();
+            return Err(Error::Checkpoint { path, rule });
+        }
+        if state.data_sha256 != data_sha256 {
+            let rule = format!(
+                "was trained on other tokens (sha256 {}) than the data has now ({data_sha256})",
+                state.data_sha256
+            );
+            return Err(Error::Checkpoint { path, rule });
+        }
         let model = import(Decoder::init(&config.model, config.seed, device), model)
             .map_err(|source| Error::Weights { path: path.join(MODEL), source })?;
         let inner = device.clone().inner();
@@ -277,24 +299,13 @@ impl Checkpoint {
             AdamW::resume(config.train.optimizer.clone(), state.step, optimizer, &inner);
         Ok((model, optimizer, state))
     }
-
-    /// The latent weights by name.
-    pub fn weights(&self) -> &BTreeMap<String, HostTensor> {
-        &self.model
-    }
 }
 
-fn file_sha256(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut file, &mut hasher).map_err(Error::io(path))?;
-    Ok(hex(&hasher.finalize()))
-}
-
-/// Makes a rename inside a directory survive a crash. Other systems than Unix cannot open a directory.
-fn sync_directory(path: &Path) -> Result<()> {
-    if cfg!(unix) {
-        File::open(path).and_then(|directory| directory.sync_all()).map_err(Error::io(path))?;
+fn remove_if_there(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(directory)(error))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tern_datasets::config::DataConfig;
+use tern_format::checksum::sha256;
 use tern_format::config::{Architecture, ModelConfig};
 use tern_format::packed::GenerationDefaults;
 
@@ -23,6 +23,7 @@ pub struct RunConfig {
     /// Text, tokenizer and windows.
     pub data: DataConfig,
     /// The loop.
+    #[serde(default)]
     pub train: TrainConfig,
     /// How the model generates by default; stored in the packed file.
     #[serde(default)]
@@ -121,7 +122,7 @@ impl RunConfig {
         };
         let mut table: toml::Table = toml::from_str(text).map_err(toml_error)?;
         // Parsing the text itself, before the preset fills it up, gives errors their line and column.
-        let _: Spanned = toml::from_str(text).map_err(toml_error)?;
+        let _: AsWritten = toml::from_str(text).map_err(toml_error)?;
         for text in overrides {
             apply_override(&mut table, text)?;
         }
@@ -139,7 +140,7 @@ impl RunConfig {
 
     /// Tells two configurations apart.
     pub fn hash(&self) -> String {
-        hex(&Sha256::digest(self.to_toml()))
+        sha256(self.to_toml().as_bytes())
     }
 
     /// The dotted keys in which two configurations differ, with both values.
@@ -182,14 +183,15 @@ impl RunConfig {
             if holds { Ok(()) } else { Err(Error::Key { key: key.into(), rule }) }
         };
         let train = &self.train;
-        for (key, value) in [
-            ("train.steps", train.steps),
-            ("train.grad_accum", train.grad_accum as u64),
-            ("train.eval_every", train.eval_every),
-            ("train.checkpoint_every", train.checkpoint_every),
-            ("train.keep_checkpoints", train.keep_checkpoints as u64),
+        // The bounds keep every product below inside 64 bits.
+        for (key, value, most) in [
+            ("train.steps", train.steps, 1 << 32),
+            ("train.grad_accum", train.grad_accum as u64, 1 << 16),
+            ("train.eval_every", train.eval_every, 1 << 32),
+            ("train.checkpoint_every", train.checkpoint_every, 1 << 32),
+            ("train.keep_checkpoints", train.keep_checkpoints as u64, 1 << 16),
         ] {
-            rule((1..=1 << 40).contains(&value), key, format!("must be at least 1, is {value}"))?;
+            rule((1..=most).contains(&value), key, format!("must be 1 to {most}, is {value}"))?;
         }
         let optimizer = &train.optimizer;
         rule(
@@ -232,16 +234,11 @@ impl RunConfig {
     }
 }
 
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The file as its author writes it: the model is a preset with some parts named.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "parsed for its errors, which carry line and column")]
-struct Spanned {
+struct AsWritten {
     seed: Option<u64>,
     model: Option<toml::Table>,
     data: Option<DataConfig>,
@@ -311,7 +308,7 @@ fn apply_override(table: &mut toml::Table, text: &str) -> Result<()> {
     let malformed = || Error::Override { text: text.into() };
     let (key, value) = text.split_once('=').ok_or_else(malformed)?;
     let (key, value) = (key.trim(), value.trim());
-    // A value is TOML where it parses as such, and a string otherwise: --seed=7, data.separator=blank_line.
+    // A value is TOML where it parses as such, and a string otherwise: seed=7, data.separator=blank_line.
     let value = toml::from_str::<toml::Table>(&format!("v = {value}"))
         .ok()
         .and_then(|mut table| table.remove("v"))
@@ -429,5 +426,17 @@ steps = 10
         let a = parse(TEXT, &[]).unwrap();
         let b = parse(TEXT, &["train.steps=20"]).unwrap();
         assert_eq!(a.differences(&b), "train.steps was 10, is 20");
+    }
+
+    #[test]
+    fn every_published_configuration_parses() {
+        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+        let mut parsed = 0;
+        for entry in std::fs::read_dir(configs).unwrap() {
+            let path = entry.unwrap().path();
+            RunConfig::read(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
+            parsed += 1;
+        }
+        assert!(parsed >= 4, "{parsed} configurations");
     }
 }

@@ -48,7 +48,7 @@ impl Plan {
             * (11 * model.hidden_size + 3 * model.intermediate_size)
             + 2 * model.vocab_size;
         let rows = (config.data.micro_batch * config.data.seq_len) as u64;
-        let activation_bytes = rows * per_token as u64 * float;
+        let activation_bytes = rows.saturating_mul(per_token as u64 * float);
         // Weights, their ternary twins, gradients, two moments.
         let state_bytes = 5 * parameters * float;
         let checkpoint_bytes = (config.train.keep_checkpoints as u64 + 1) * 3 * parameters * float;
@@ -59,10 +59,10 @@ impl Plan {
             steps: config.train.steps,
             sequences_per_step: config.sequences_per_step(),
             tokens_per_step,
-            tokens: tokens_per_step * config.train.steps,
+            tokens: tokens_per_step.saturating_mul(config.train.steps),
             state_bytes,
             activation_bytes,
-            memory_bytes: state_bytes + activation_bytes * 3 / 2,
+            memory_bytes: state_bytes.saturating_add(activation_bytes.saturating_mul(3) / 2),
             checkpoint_bytes,
         }
     }

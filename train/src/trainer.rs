@@ -75,11 +75,9 @@ pub struct Outcome {
 ///
 /// # Errors
 ///
-/// [`Error::NonFinite`] before such a step reaches the weights, [`Error::RunExists`] and [`Error::OtherConfig`] from
-/// the directory, and whatever stops a file from being written; the checkpoints on the disk stay whole.
+/// [`Error::NonFinite`] before such a step reaches the weights, a checkpoint of other settings or data, and whatever stops a file from being written; the checkpoints on the disk stay whole.
 pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
     let Run { config, directory, device, batches, validation, .. } = run;
-    directory.open(config, run.resume)?;
     let (mut model, mut optimizer, mut state) = begin(run, observer)?;
     let mut metrics_file = JsonLines::open(&directory.metrics(), state.step)?;
     let mut timings_file = JsonLines::open(&directory.timings(), state.step)?;
@@ -174,18 +172,7 @@ fn begin(run: &Run<'_>, observer: &mut dyn Observer) -> Result<(Decoder, AdamW, 
             observer.warned(&format!("{error}; trying the checkpoint before it"));
         })?;
         let path = checkpoint.path.clone();
-        if checkpoint.state.config_sha256 != config.hash() {
-            let rule = "was written under another configuration than config.toml".into();
-            return Err(Error::Checkpoint { path, rule });
-        }
-        if checkpoint.state.data_sha256 != run.data_sha256 {
-            let rule = format!(
-                "was trained on other tokens (sha256 {}) than the data has now ({})",
-                checkpoint.state.data_sha256, run.data_sha256
-            );
-            return Err(Error::Checkpoint { path, rule });
-        }
-        let restored = checkpoint.restore(config, device)?;
+        let restored = checkpoint.restore(config, run.data_sha256, device)?;
         observer.started(restored.2.step, Some(&path));
         return Ok(restored);
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use tern_kernels::ternary::Kernel;
 
 use crate::Ending;
-use crate::console::Console;
+use crate::terminal::Terminal;
 
 /// List the devices that `--device` knows, and the kernels chosen here.
 ///
@@ -29,7 +29,7 @@ struct Device {
     description: &'static str,
 }
 
-pub(crate) fn run(_: &Arguments, console: &Console) -> Result<Ending> {
+pub(crate) fn run(_: &Arguments, terminal: &Terminal) -> Result<Ending> {
     let report = Report {
         devices: devices(),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
@@ -47,7 +47,7 @@ pub(crate) fn run(_: &Arguments, console: &Console) -> Result<Ending> {
     }
     text.push_str(&format!("cpu\n  threads   {}\n", report.threads));
     if let Some(memory) = report.memory_bytes {
-        text.push_str(&format!("  memory    {}\n", crate::console::bytes(memory)));
+        text.push_str(&format!("  memory    {}\n", crate::terminal::bytes(memory)));
     }
     text.push_str(&format!("  features  {}\n", report.cpu_features.join(" ")));
     text.push_str(&format!(
@@ -55,7 +55,7 @@ pub(crate) fn run(_: &Arguments, console: &Console) -> Result<Ending> {
         report.inference_kernel,
         report.inference_kernels.join(", ")
     ));
-    console.result(&report, &text)?;
+    terminal.result(&report, &text)?;
     Ok(Ending::Done)
 }
 
@@ -71,7 +71,7 @@ fn devices() -> Vec<Device> {
 }
 
 /// Physical memory, where the system says it in a file.
-fn memory() -> Option<u64> {
+pub(crate) fn memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;

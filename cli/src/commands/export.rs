@@ -10,7 +10,7 @@ use tern_train::directory::RunDirectory;
 
 use crate::Ending;
 use crate::commands::train::Session;
-use crate::console::{Console, bytes};
+use crate::terminal::{Terminal, bytes};
 use tern_datasets::prepare::Prepared;
 
 /// Project a checkpoint to trits and write the packed model.
@@ -44,7 +44,7 @@ pub(crate) struct Exported {
     pub(crate) bytes: u64,
 }
 
-pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
+pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
     let directory = RunDirectory::new(&arguments.run);
     let config = directory
         .read_config()
@@ -52,18 +52,19 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
     let data = Prepared::open(&arguments.data.clone().unwrap_or_else(|| directory.data()))?;
     let session =
         Session { config, directory, data, device: "cpu".into(), stop_at: None, resume: true };
-    let checkpoint = choose(&session.directory, &arguments.checkpoint, console)?;
+    let checkpoint = choose(&session.directory, &arguments.checkpoint, terminal)?;
     let path = arguments.out.clone().unwrap_or_else(|| session.directory.model());
     let exported = export(&session, checkpoint, path)?;
-    console.result(&exported, &describe(&exported))?;
-    console.say(&format!("next: tern verify {}", exported.path.display()));
+    terminal.result(&exported, &describe(&exported))?;
+    terminal.say(&format!("next: tern verify {}", exported.path.display()));
     Ok(Ending::Done)
 }
 
 /// Projects a checkpoint and writes the packed model to `path`.
 pub(crate) fn export(session: &Session, checkpoint: Checkpoint, path: PathBuf) -> Result<Exported> {
     let device = tern_model::device::find(&session.device)?.autodiff();
-    let (model, _, state) = checkpoint.restore(&session.config, &device)?;
+    let (model, _, state) =
+        checkpoint.restore(&session.config, &session.data.summary.sha256, &device)?;
     let validation = session.validation()?;
     let packed: PackedModel = session.project(&model, Some(&state), Some(&validation))?;
     packed.write(&path)?;
@@ -90,9 +91,9 @@ pub(crate) fn describe(exported: &Exported) -> String {
 }
 
 /// The checkpoint that a word names.
-fn choose(directory: &RunDirectory, word: &str, console: &Console) -> Result<Checkpoint> {
+fn choose(directory: &RunDirectory, word: &str, terminal: &Terminal) -> Result<Checkpoint> {
     let checkpoints = directory.checkpoints();
-    let mut skipped = |error: &tern_train::Error| console.warn(&error.to_string());
+    let mut skipped = |error: &tern_train::Error| terminal.warn(&error.to_string());
     Ok(match word {
         "best" => checkpoint::best(&checkpoints, &mut skipped)?,
         "last" => checkpoint::latest(&checkpoints, &mut skipped)?,

@@ -10,7 +10,7 @@ use tern_infer::Model;
 use tern_infer::generate::{Generator, Options, Output};
 
 use crate::Ending;
-use crate::console::{Console, thousands};
+use crate::terminal::{Terminal, thousands};
 
 /// Write text with a packed model.
 ///
@@ -60,7 +60,7 @@ struct Report<'a> {
     decode_tokens_per_second: f64,
 }
 
-pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
+pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
     let model = Model::open(&arguments.file)?;
     let generator = Generator::new(&model)?;
     let defaults = &model.metadata().generation;
@@ -77,7 +77,7 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
     sampling.repetition_penalty =
         arguments.repetition_penalty.unwrap_or(sampling.repetition_penalty);
 
-    if console.json {
+    if terminal.json {
         let output = generator.generate(prompt, &options, |_| ControlFlow::Continue(()))?;
         let report = Report {
             prompt,
@@ -85,11 +85,11 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
             decode_tokens_per_second: output.decode_tokens_per_second(),
             output: &output,
         };
-        console.result(&report, "")?;
+        terminal.result(&report, "")?;
         return Ok(Ending::Done);
     }
     let output = stream(&generator, prompt, &options)?;
-    console.detail(&format!(
+    terminal.detail(&format!(
         "{} tokens, {:?}; prompt {} tokens; decode {} tok/s",
         output.ids.len(),
         output.stop_reason,
@@ -100,9 +100,8 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
 }
 
 /// Writes prompt and text to standard output piece by piece, as they come.
-pub(crate) fn stream(generator: &Generator<'_>, prompt: &str, options: &Options) -> Result<Output> {
+fn stream(generator: &Generator<'_>, prompt: &str, options: &Options) -> Result<Output> {
     let mut out = std::io::stdout().lock();
-    // The text reads on from the prompt; without one, what opens it is no indentation.
     out.write_all(prompt.as_bytes())?;
     out.flush()?;
     let mut failed = None;

@@ -18,11 +18,11 @@ use tern_train::directory::RunDirectory;
 use tern_train::plan::Plan;
 
 use crate::Ending;
-use crate::commands::data::prepare_data;
+use crate::commands::data::prepare::prepare_data;
 use crate::commands::export::{describe, export};
 use crate::commands::train::{Session, interruptions};
 use crate::commands::verify::summary;
-use crate::console::{Console, duration, thousands};
+use crate::terminal::{Terminal, duration, thousands};
 
 /// The run, as a file of the repository that the binary carries.
 const CONFIG: &str = include_str!("../../../configs/quickstart.toml");
@@ -60,7 +60,7 @@ struct Report<'a> {
     story: &'a str,
 }
 
-pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
+pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
     let overrides: Vec<String> =
         arguments.steps.iter().map(|steps| format!("train.steps={steps}")).collect();
     let config = RunConfig::parse(CONFIG, Path::new("configs/quickstart.toml"), &overrides)?;
@@ -72,12 +72,12 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
     directory.open(&config, resume)?;
 
     let plan = Plan::new(&config);
-    console.say(&format!(
+    terminal.say(&format!(
         "A ternary model of {} parameters learns {} tokens of small stories.",
         thousands(plan.parameters),
         thousands(plan.tokens)
     ));
-    let data = prepare_data(&config.data, Path::new(""), &directory.data(), console)?;
+    let data = prepare_data(&config.data, Path::new(""), &directory.data(), terminal)?;
     let session = Session {
         config,
         directory,
@@ -87,35 +87,35 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
         resume: true,
     };
     let began = Instant::now();
-    let outcome = session.train(console, &interrupted)?;
+    let outcome = session.train(terminal, &interrupted)?;
     let training_seconds = began.elapsed().as_secs_f64();
     if !outcome.finished && interrupted.load(Ordering::Relaxed) {
-        console.say(&format!(
+        terminal.say(&format!(
             "stopped after step {}; the same command goes on: tern quickstart --out {}",
             outcome.step,
             arguments.out.display()
         ));
         return Ok(Ending::Interrupted);
     }
-    console.say(&format!("trained in {}", duration(training_seconds)));
+    terminal.say(&format!("trained in {}", duration(training_seconds)));
 
     let checkpoints = session.directory.checkpoints();
-    let best = checkpoint::best(&checkpoints, &mut |error| console.warn(&error.to_string()))?;
+    let best = checkpoint::best(&checkpoints, &mut |error| terminal.warn(&error.to_string()))?;
     let exported = export(&session, best, session.directory.model())?;
-    console.say(&format!("exported {}", describe(&exported).trim_end()));
+    terminal.say(&format!("exported {}", describe(&exported).trim_end()));
     let report = verify(&exported.path)?;
-    console.say(&format!("verified: {}", summary(&report)));
+    terminal.say(&format!("verified: {}", summary(&report)));
 
     let model = Model::open(&exported.path)?;
     let grammar = against_the_grammar(&model, session.config.data.stories_seed)?;
-    console.say(&format!(
+    terminal.say(&format!(
         "on {HELD_OUT} held-out stories: loss {:.3} nats/token, of which the stories' own entropy is {:.3}",
         grammar.loss, grammar.entropy
     ));
     let defaults = &model.metadata().generation;
     let mut options = Options::from(defaults);
     options.sampling.seed = arguments.seed;
-    console.say("\nA story, written by the packed file:\n");
+    terminal.say("\nA story, written by the packed file:\n");
     let generator = Generator::new(&model)?;
     let text = generator.generate(&defaults.prompt, &options, |_| ControlFlow::Continue(()))?.text;
     let story = format!("{}{text}", defaults.prompt);
@@ -128,8 +128,8 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
         verdict: report.verdict,
         story: story.trim(),
     };
-    console.result(&report, &format!("{}\n", story.trim()))?;
-    console.say(&where_everything_is(&session.directory));
+    terminal.result(&report, &format!("{}\n", story.trim()))?;
+    terminal.say(&where_everything_is(&session.directory));
     Ok(Ending::Done)
 }
 

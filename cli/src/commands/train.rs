@@ -10,8 +10,9 @@ use tern_train::directory::RunDirectory;
 use tern_train::plan::Plan;
 
 use crate::Ending;
-use crate::commands::data::prepare_data;
-use crate::console::{Console, bytes, thousands};
+use crate::commands::data::prepare::prepare_data;
+use crate::commands::devices::memory;
+use crate::terminal::{Terminal, bytes, thousands};
 use tern_datasets::prepare::Prepared;
 
 mod progress;
@@ -64,7 +65,7 @@ struct Report<'a> {
     best: Option<Best>,
 }
 
-pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
+pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
     // With --resume a first word like train.steps=5 is an override, not the name of a file.
     let mut overrides = arguments.overrides.clone();
     let mut path = arguments.config.clone();
@@ -83,16 +84,28 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
             .with_context(|| format!("{}: no run to resume", directory.path().display()))?,
     };
     if arguments.dry_run {
-        return dry_run(&config, console);
+        return dry_run(&config, terminal);
     }
     tern_model::device::find(&arguments.device)?;
+    let needed = Plan::new(&config).memory_bytes;
+    if let Some(memory) = memory().filter(|&memory| needed > memory) {
+        anyhow::bail!(
+            "the run needs about {}, and this machine has {}; make the model, data.seq_len or data.micro_batch smaller",
+            bytes(needed),
+            bytes(memory)
+        );
+    }
+    // Before the data are made: a run that is there already keeps its own.
+    directory.open(&config, arguments.resume)?;
+    terminal.detail(&format!("settings, saved in {}:", directory.config().display()));
+    terminal.detail(&config.to_toml());
 
     let data_directory = arguments.data.clone().unwrap_or_else(|| directory.data());
     let data = match &path {
         // The saved configuration no longer knows where the text was, but the tokens are there.
         None => Prepared::open(&data_directory)?,
         Some(_) if arguments.data.is_some() => Prepared::open(&data_directory)?,
-        Some(path) => prepare_data(&config.data, parent(path), &data_directory, console)?,
+        Some(path) => prepare_data(&config.data, parent(path), &data_directory, terminal)?,
     };
     let session = Session {
         config,
@@ -103,7 +116,7 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
         resume: arguments.resume,
     };
     let interrupted = interruptions()?;
-    let outcome = session.train(console, &interrupted)?;
+    let outcome = session.train(terminal, &interrupted)?;
     let stopped = interrupted.load(std::sync::atomic::Ordering::Relaxed) && !outcome.finished;
     let out = session.directory.path();
     let report = Report {
@@ -115,15 +128,15 @@ pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
         loss: outcome.loss,
         best: outcome.best,
     };
-    console.result(&report, "")?;
+    terminal.result(&report, "")?;
     if outcome.finished {
-        console.say(&format!("next: tern export {}", out.display()));
+        terminal.say(&format!("next: tern export {}", out.display()));
     } else {
         let data = arguments
             .data
             .as_ref()
             .map_or_else(String::new, |data| format!(" --data {}", data.display()));
-        console.say(&format!(
+        terminal.say(&format!(
             "stopped after step {}; go on with: tern train --resume --out {}{data}",
             outcome.step,
             out.display()
@@ -142,7 +155,7 @@ pub(crate) fn parent(config: &Path) -> &Path {
     config.parent().unwrap_or(Path::new(""))
 }
 
-fn dry_run(config: &RunConfig, console: &Console) -> Result<Ending> {
+fn dry_run(config: &RunConfig, terminal: &Terminal) -> Result<Ending> {
     let plan = Plan::new(config);
     let mut text = String::new();
     for (name, value) in [
@@ -159,6 +172,6 @@ fn dry_run(config: &RunConfig, console: &Console) -> Result<Ending> {
     ] {
         text.push_str(&format!("{name:<25}{value:>16}\n"));
     }
-    console.result(&plan, &text)?;
+    terminal.result(&plan, &text)?;
     Ok(Ending::Done)
 }

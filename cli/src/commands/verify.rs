@@ -7,7 +7,7 @@ use serde_json::Value;
 use tern_infer::verify::{LossReport, Report, TensorReport, Verdict, verify};
 
 use crate::Ending;
-use crate::console::{Console, bytes, thousands};
+use crate::terminal::{Terminal, bytes, thousands};
 
 /// Read a packed model, nothing else, and say whether it is ternary.
 ///
@@ -22,13 +22,14 @@ pub(crate) struct Arguments {
     file: PathBuf,
 }
 
-pub(crate) fn run(arguments: &Arguments, console: &Console) -> Result<Ending> {
+pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
     let report = verify(&arguments.file)?;
-    console.result(&report, &table(&report))?;
+    terminal.result(&report, &table(&report))?;
     Ok(if report.passes() { Ending::Done } else { Ending::Refused })
 }
 
 /// One line: verdict, size, loss.
+#[cfg(feature = "train")]
 pub(crate) fn summary(report: &Report) -> String {
     let mut text = format!(
         "{}; {} parameters, {} of them ternary; {:.2} bits a weight over all {}",

@@ -7,7 +7,7 @@
 //!
 //! Every choice has a known probability, so every story has a known information content, and the
 //! source a known entropy: a loss can be compared with the best that any model can reach
-//! ([`entropy_rate`]). There are far more than 2^30 stories, so memorising them does not pay.
+//! ([`entropy_rate`]). There are some 2^30 stories, so memorising them does not pay.
 //!
 //! Rules that keep the stories readable, for people and for very small models: the hero's gender
 //! differs from that of all others, so "he" and "she" mean one person only; a class holds words that
@@ -173,7 +173,7 @@ mod tests {
             let story = story(9, i);
             let words = story.text.split_whitespace().count();
             assert!((45..=150).contains(&words), "{words} words: {}", story.text);
-            assert!(story.bits.is_finite() && story.bits > 20.0, "{} bits", story.bits);
+            assert!(story.bits.is_finite() && story.bits > 18.0, "{} bits", story.bits);
             assert!(story.text.is_ascii() && !story.text.ends_with('\n'));
             assert!(story.text.split('\n').count() <= 3);
         }

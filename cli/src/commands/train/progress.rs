@@ -15,14 +15,14 @@ use tern_train::metrics::{JsonLines, Metrics, Timings};
 use tern_train::trainer::Observer;
 
 use super::Session;
-use crate::console::{Console, duration, thousands};
+use crate::terminal::{Terminal, duration, thousands};
 
 /// Between two lines where there is no terminal.
 const PLAIN_SECONDS: f64 = 10.0;
 
 pub(crate) struct Progress<'a> {
     session: &'a Session,
-    console: &'a Console,
+    terminal: &'a Terminal,
     interrupted: &'a AtomicBool,
     bar: ProgressBar,
     first_step: u64,
@@ -44,14 +44,14 @@ struct Sample<'a> {
 impl<'a> Progress<'a> {
     pub(crate) fn new(
         session: &'a Session,
-        console: &'a Console,
+        terminal: &'a Terminal,
         interrupted: &'a AtomicBool,
     ) -> Self {
         let steps = session.stop_at.unwrap_or(u64::MAX).min(session.config.train.steps);
-        let bar = console.bar(steps, "{bar:24.green} {pos}/{len}  {msg}");
+        let bar = terminal.bar(steps, "{bar:24.green} {pos}/{len}  {msg}");
         Self {
             session,
-            console,
+            terminal,
             interrupted,
             bar,
             first_step: 0,
@@ -70,7 +70,7 @@ impl<'a> Progress<'a> {
 
     /// A line that stays, above the live one.
     fn line(&self, line: &str) {
-        self.bar.suspend(|| self.console.say(line));
+        self.bar.suspend(|| self.terminal.say(line));
     }
 
     fn status(&self, metrics: &Metrics, timings: &Timings) -> String {
@@ -127,13 +127,13 @@ impl Observer for Progress<'_> {
         // Smoothed over about twenty steps, because single batches scatter.
         self.loss = Some(self.loss.map_or(metrics.loss, |l| 0.95 * l + 0.05 * metrics.loss));
         let status = self.status(metrics, timings);
-        if self.console.is_live() {
+        if self.terminal.is_live() {
             self.bar.set_position(metrics.step);
             self.bar.set_message(status);
         } else if self.last_line.is_none_or(|t| t.elapsed().as_secs_f64() >= PLAIN_SECONDS) {
             self.last_line = Some(Instant::now());
             let last = self.bar.length().unwrap_or(metrics.step);
-            self.console.say(&format!("step {}/{last}  {status}", metrics.step));
+            self.terminal.say(&format!("step {}/{last}  {status}", metrics.step));
         }
     }
 
@@ -155,12 +155,12 @@ impl Observer for Progress<'_> {
 
     fn saved(&mut self, step: u64, path: &Path) {
         self.bar.suspend(|| {
-            self.console.detail(&format!("step {step}: saved {}", path.display()));
+            self.terminal.detail(&format!("step {step}: saved {}", path.display()));
         });
     }
 
     fn warned(&mut self, message: &str) {
-        self.bar.suspend(|| self.console.warn(message));
+        self.bar.suspend(|| self.terminal.warn(message));
     }
 
     fn interrupted(&mut self) -> bool {

@@ -15,7 +15,7 @@ use tern_train::export::{Surroundings, project};
 use tern_train::trainer::{Outcome, Run, train};
 
 use super::progress::Progress;
-use crate::console::Console;
+use crate::terminal::Terminal;
 
 /// Everything that a run needs, checked and opened.
 pub(crate) struct Session {
@@ -42,9 +42,15 @@ pub(crate) fn interruptions() -> Result<Arc<AtomicBool>> {
 
 impl Session {
     /// Trains until the end, the stop or the interruption.
-    pub(crate) fn train(&self, console: &Console, interrupted: &AtomicBool) -> Result<Outcome> {
+    pub(crate) fn train(&self, terminal: &Terminal, interrupted: &AtomicBool) -> Result<Outcome> {
         let device = tern_model::device::find(&self.device)?.autodiff();
         let Prepared { tokenizer, train: tokens, summary, .. } = &self.data;
+        let (rows, ids) = (self.config.model.vocab_size, summary.vocab_size);
+        anyhow::ensure!(
+            ids <= rows,
+            "model.vocab_size is {rows}, but the tokenizer of {} has {ids} ids",
+            self.data.folder.display()
+        );
         let data = &self.config.data;
         let batches = Batches::new(tokens.clone(), data.seq_len, data.windows, self.config.seed)?;
         let validation = self.validation()?;
@@ -59,7 +65,7 @@ impl Session {
             stop_at: self.stop_at,
             resume: self.resume,
         };
-        let mut progress = Progress::new(self, console, interrupted);
+        let mut progress = Progress::new(self, terminal, interrupted);
         let outcome = train(&run, &mut progress);
         progress.finish();
         Ok(outcome?)

@@ -1,20 +1,24 @@
 //! Where everything is printed: results to standard output, the rest to standard error.
 
-use std::io::{self, IsTerminal, Write};
+#[cfg(feature = "train")]
+use std::io::IsTerminal;
+use std::io::{self, Write};
+#[cfg(feature = "train")]
 use std::time::Duration;
 
+#[cfg(feature = "train")]
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 /// How much to say, and in which form.
-pub(crate) struct Console {
+pub(crate) struct Terminal {
     /// One JSON object instead of text.
     pub(crate) json: bool,
     quiet: bool,
     verbose: bool,
 }
 
-impl Console {
+impl Terminal {
     pub(crate) fn new(json: bool, quiet: bool, verbose: bool) -> Self {
         Self { json, quiet, verbose }
     }
@@ -50,6 +54,7 @@ impl Console {
     }
 
     /// A warning, unless `--quiet`.
+    #[cfg(feature = "train")]
     pub(crate) fn warn(&self, line: &str) {
         self.say(&format!("{}: {line}", console::style("warning").for_stderr().yellow().bold()));
     }
@@ -70,11 +75,13 @@ impl Console {
     }
 
     /// Whether a live progress line makes sense.
+    #[cfg(feature = "train")]
     pub(crate) fn is_live(&self) -> bool {
         !self.quiet && io::stderr().is_terminal()
     }
 
     /// A progress bar on a terminal; hidden elsewhere.
+    #[cfg(feature = "train")]
     pub(crate) fn bar(&self, length: u64, template: &str) -> ProgressBar {
         let target = if self.is_live() {
             ProgressDrawTarget::stderr()
@@ -124,6 +131,7 @@ pub(crate) fn bytes(n: u64) -> String {
 }
 
 /// `3 min 07 s`
+#[cfg(feature = "train")]
 pub(crate) fn duration(seconds: f64) -> String {
     let seconds = seconds.max(0.0).round() as u64;
     match seconds {
@@ -133,7 +141,7 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "train"))]
 mod tests {
     use super::*;
 

@@ -1,0 +1,75 @@
+//! `tern data prepare`
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use tern_datasets::config::DataConfig;
+use tern_datasets::prepare::{Prepared, Progress, Side, Stage, prepare};
+use tern_train::config::RunConfig;
+
+use crate::commands::train::{default_directory, parent};
+use crate::terminal::{Terminal, bytes, thousands};
+
+/// Turn the text that a configuration names into token files.
+///
+/// `tern train` does this by itself; prepared data can serve several runs through its --data.
+///
+/// Example: tern data prepare configs/quickstart.toml --out runs/stories
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Arguments {
+    /// The TOML file of a run; its [data] table counts.
+    config: PathBuf,
+    /// Keys to override, for example data.tokenizer.vocab_size=1024.
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Directory to write [default: runs/NAME-OF-THE-CONFIG/data].
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
+    let config = RunConfig::read(&arguments.config, &arguments.overrides)?;
+    let default = default_directory(&arguments.config).data();
+    let out = arguments.out.clone().unwrap_or(default);
+    let prepared = prepare_data(&config.data, parent(&arguments.config), &out, terminal)?;
+    terminal.result(&prepared.summary, "")
+}
+
+/// Prepares data with a progress line, or opens what is there already, and says what they are.
+pub(crate) fn prepare_data(
+    config: &DataConfig,
+    base: &Path,
+    out: &Path,
+    terminal: &Terminal,
+) -> Result<Prepared> {
+    let bar = terminal.bar(0, "{bar:24.green} {msg}");
+    let prepared = prepare(config, base, out, &mut |progress: Progress| {
+        bar.set_length(progress.total_bytes.unwrap_or(0));
+        bar.set_position(progress.bytes);
+        let stage = match progress.stage {
+            Stage::Check => "reading the text",
+            Stage::Tokenizer => "training the tokenizer",
+            Stage::Encode => "encoding",
+        };
+        bar.set_message(format!(
+            "{stage}: {} documents, {}",
+            thousands(progress.documents),
+            bytes(progress.bytes)
+        ));
+    });
+    bar.finish_and_clear();
+    let prepared = prepared?;
+    let Side { documents, tokens, characters, .. } = prepared.summary.train;
+    terminal.say(&format!(
+        "{} {}: {} documents, {} tokens of {:.2} characters, vocabulary {}; {} tokens to validate on",
+        if prepared.reused { "using" } else { "prepared" },
+        out.display(),
+        thousands(documents),
+        thousands(tokens),
+        characters as f64 / tokens.max(1) as f64,
+        thousands(prepared.summary.vocab_size as u64),
+        thousands(prepared.summary.valid.tokens),
+    ));
+    Ok(prepared)
+}
