@@ -348,7 +348,7 @@ vocab_size = 270
     for (text, words) in [
         (&b""[..], &["my.txt", "no documents"][..]),
         (b"\n\n  \n\n", &["my.txt", "no documents"]),
-        (b"good\n\nbad \xff\n", &["my.txt", "line 3", "UTF-8"]),
+        (b"good\n\nbad \xff\n", &["my.txt:3", "UTF-8"]),
     ] {
         fs::write(place.path("my.txt"), text).unwrap();
         let message = place.failed(&["train", "my.toml"]);
@@ -366,7 +366,7 @@ vocab_size = 270
     // Lines of JSON are checked one by one.
     fs::write(place.path("my.jsonl"), "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n").unwrap();
     let message = place.failed(&["train", "my.toml", "data.train=[\"my.jsonl\"]"]);
-    assert!(message.contains("my.jsonl") && message.contains("line 2"), "{message}");
+    assert!(message.contains("my.jsonl:2"), "{message}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use tern_format::atomic::write_atomically;
+
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 
@@ -79,30 +81,38 @@ impl RunDirectory {
         RunConfig::read(&self.config(), &[])
     }
 
-    /// Makes the directory and saves the configuration, or checks that the one saved is the same.
+    /// Checks, without writing anything, that a run of this configuration may begin here, or go on.
     ///
     /// # Errors
     ///
     /// [`Error::RunExists`] without `resume`, [`Error::OtherConfig`] with it.
-    pub fn open(&self, config: &RunConfig, resume: bool) -> Result<()> {
-        if self.has_run() {
-            if !resume {
-                return Err(Error::RunExists { path: self.0.clone() });
-            }
-            let saved = self.read_config()?;
-            if saved != *config {
-                return Err(Error::OtherConfig {
-                    path: self.config(),
-                    differences: saved.differences(config),
-                });
-            }
+    pub fn check(&self, config: &RunConfig, resume: bool) -> Result<()> {
+        if !self.has_run() {
             return Ok(());
         }
+        if !resume {
+            return Err(Error::RunExists { path: self.0.clone() });
+        }
+        let saved = self.read_config()?;
+        if saved == *config {
+            return Ok(());
+        }
+        let differences = saved.differences(config);
+        Err(Error::OtherConfig { path: self.config(), differences })
+    }
+
+    /// Makes the directory and saves the configuration in it; a run begins to exist with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`RunDirectory::check`], and whatever stops a file from being written.
+    pub fn open(&self, config: &RunConfig, resume: bool) -> Result<()> {
+        self.check(config, resume)?;
         std::fs::create_dir_all(self.checkpoints()).map_err(Error::io(self.checkpoints()))?;
-        let text = config.to_toml();
-        tern_format::atomic::write_atomically(&self.config(), |out| {
-            out.write_all(text.as_bytes())
-        })?;
+        if !self.has_run() {
+            let text = config.to_toml();
+            write_atomically(&self.config(), |out| out.write_all(text.as_bytes()))?;
+        }
         Ok(())
     }
 }

@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     let directory = RunDirectory::new(&arguments.out);
     // Before the data are made: another run in this directory is refused at once.
     let resume = directory.has_run();
-    directory.open(&config, resume)?;
+    directory.check(&config, resume)?;
 
     let plan = Plan::new(&config);
     terminal.say(&format!(
@@ -78,6 +78,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         thousands(plan.tokens)
     ));
     let data = prepare_data(&config.data, Path::new(""), &directory.data(), terminal)?;
+    directory.open(&config, resume)?;
     let session = Session {
         config,
         directory,

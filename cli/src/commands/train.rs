@@ -96,8 +96,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         );
     }
     // Before the data are made: a run that is there already keeps its own.
-    directory.open(&config, arguments.resume)?;
-    terminal.detail(&format!("settings, saved in {}:", directory.config().display()));
+    directory.check(&config, arguments.resume)?;
     terminal.detail(&config.to_toml());
 
     let data_directory = arguments.data.clone().unwrap_or_else(|| directory.data());
@@ -107,6 +106,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         Some(_) if arguments.data.is_some() => Prepared::open(&data_directory)?,
         Some(path) => prepare_data(&config.data, parent(path), &data_directory, terminal)?,
     };
+    directory.open(&config, arguments.resume)?;
     let session = Session {
         config,
         directory,
