@@ -344,11 +344,11 @@ mod tests {
         let cases = [
             (
                 "train = [\"a\"]\nseq_len = 0\nmicro_batch = 2\n",
-                "data.seq_len must be at least 1, is 0",
+                "data.seq_len must be 1 to 16777216, is 0",
             ),
             (
                 "train = [\"a\"]\nseq_len = 8\nmicro_batch = 0\n",
-                "data.micro_batch must be at least 1, is 0",
+                "data.micro_batch must be 1 to 65536, is 0",
             ),
             ("seq_len = 8\nmicro_batch = 2\n", "data.train must name at least one file"),
             (

@@ -78,7 +78,6 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         thousands(plan.tokens)
     ));
     let data = prepare_data(&config.data, Path::new(""), &directory.data(), terminal)?;
-    directory.open(&config, resume)?;
     let session = Session {
         config,
         directory,

@@ -106,7 +106,6 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         Some(_) if arguments.data.is_some() => Prepared::open(&data_directory)?,
         Some(path) => prepare_data(&config.data, parent(path), &data_directory, terminal)?,
     };
-    directory.open(&config, arguments.resume)?;
     let session = Session {
         config,
         directory,

@@ -54,6 +54,8 @@ impl Session {
         let data = &self.config.data;
         let batches = Batches::new(tokens.clone(), data.seq_len, data.windows, self.config.seed)?;
         let validation = self.validation()?;
+        // Whatever can be wrong with settings or data has been refused by now.
+        self.directory.open(&self.config, self.resume)?;
         let run = Run {
             config: &self.config,
             directory: &self.directory,
