@@ -365,6 +365,8 @@ mod tests {
 architecture = "bitlm"
 [data]
 corpus = "stories"
+train_stories = 10
+valid_stories = 2
 seq_len = 64
 micro_batch = 2
 [data.tokenizer]
@@ -393,7 +395,7 @@ steps = 10
     fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_key() {
         let error = parse(&format!("{TEXT}chekpoint_every = 5\n"), &[]).unwrap_err().to_string();
         assert!(error.contains("chekpoint_every"), "{error}");
-        assert!(error.contains("line 14"), "{error}");
+        assert!(error.contains("line 15"), "{error}");
         assert!(error.contains("did you mean `checkpoint_every`"), "{error}");
     }
 
