@@ -178,7 +178,7 @@ fn bitlm_with_int8_activations_meets_its_golden() {
     let case = Case::new("bitlm_wa", Quantizer::B158, ActivationQuantizer::Int8);
     // The golden's seed was chosen so that no code of the first step stands at a rounding boundary: the float bounds hold.
     case.logits_loss_and_gradients(1e-5, 1e-5);
-    // By the fifth step the weights differ by 1e-7, and a code flips: the loss moves by 2e-4 (STYLE's bound is 1e-3), and
+    // By the fifth step the weights differ by 1e-7, and a code flips: the loss moves by 2e-4 (1e-3 is what a flipped code may cost), and
     // no entry can move further than Adam's one step with the changed gradient, the learning rate of 1e-3.
     let bounds = case.bounds();
     case.optimizer_steps(None, None, bounds, Bounds { loss: 1e-3, norm: 1e-2, weights: 1e-3 });

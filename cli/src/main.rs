@@ -27,7 +27,7 @@ enum Ending {
 #[derive(Parser)]
 #[command(
     name = "tern",
-    about = "Train, verify and run ternary (1.58-bit) language models, on any GPU or CPU.",
+    about = "Train, verify and run ternary (1.58-bit) language models.",
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = "Begin with `tern quickstart`.\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 verified and found \

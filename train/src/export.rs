@@ -10,16 +10,13 @@ use tern_format::packed::{
     TernaryTensor,
 };
 use tern_format::tokenizer::Tokenizer;
-use tern_kernels::ternarize::ternarize;
+use tern_kernels::ternarize::{EPS, ternarize};
 use tern_model::Decoder;
 use tern_model::parameters::{HostTensor, export};
 
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::evaluation::mean_loss;
-
-/// The quantizer's floor: below it absmean is no measurement any more.
-const COLLAPSED: f32 = 1e-5;
 
 /// What a packed model holds besides its weights.
 pub struct Surroundings<'a> {
@@ -115,7 +112,8 @@ fn ternary(
     values: &[f32],
 ) -> Result<TernaryTensor> {
     let (trits, scale) = ternarize(values, quantizer.extra_eps());
-    if scale <= COLLAPSED {
+    // At the quantizer's floor absmean is no measurement any more.
+    if f64::from(scale) <= EPS {
         let rule = format!(
             "has collapsed: its scale {scale:e} is at the quantizer's floor; nothing was exported"
         );

@@ -1,4 +1,4 @@
-//! The training loop: a run's configuration, schedules, optimizers, checkpoints, metrics, projection at export.
+//! The training loop: a run's configuration, schedules, AdamW, checkpoints, metrics, projection at export.
 #![forbid(unsafe_code)]
 
 pub mod adamw;

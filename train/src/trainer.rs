@@ -38,7 +38,7 @@ pub struct Run<'a> {
     pub resume: bool,
 }
 
-/// Who watches a run. Every method has a body that does nothing.
+/// Who watches a run. Whoever does not care leaves a method as it is.
 pub trait Observer {
     /// The loop is about to start after `step` steps.
     fn started(&mut self, _step: u64, _resumed_from: Option<&Path>) {}

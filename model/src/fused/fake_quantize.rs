@@ -9,11 +9,9 @@ use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 use tern_kernels::train::fake_quantize as kernels;
 use tern_kernels::train::pool;
+use tern_kernels::{quantize, ternarize};
 
 use super::flex::{contiguous, fusible, sides, tensor, values};
-
-/// Smallest mean or maximum that a scale is made of, as in the kernels.
-const FLOOR: f32 = 1e-5;
 
 /// `scale * trits` with `k = 1 / (max(mean(|w|), 1e-5) + extra_eps)` over the whole tensor,
 /// `trits = clamp(round(w * k), -1, 1)`, halves to even, and `scale = 1 / k` (absmean, arXiv:2402.17764 section 2).
@@ -38,7 +36,7 @@ pub fn plain_fake_ternarize(w: Tensor<2>, extra_eps: f64) -> Tensor<2> {
 
 /// Trits, and the scale `[1, 1]`.
 pub(super) fn plain_trits(w: Tensor<2>, extra_eps: f64) -> (Tensor<2>, Tensor<2>) {
-    let mean = w.clone().abs().mean().clamp_min(FLOOR).unsqueeze::<2>();
+    let mean = w.clone().abs().mean().clamp_min(ternarize::EPS).unsqueeze::<2>();
     let k = mean.add_scalar(extra_eps).recip();
     (w.mul(k.clone()).round().clamp(-1.0, 1.0), k.recip())
 }
@@ -64,7 +62,7 @@ pub fn plain_fake_quantize_int8(x: Tensor<2>) -> Tensor<2> {
 
 /// Codes, and the scale of each row, `[rows, 1]`.
 pub(super) fn plain_int8_codes(x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
-    let k = x.clone().abs().max_dim(1).clamp_min(FLOOR).recip().mul_scalar(127.0);
+    let k = x.clone().abs().max_dim(1).clamp_min(quantize::EPS).recip().mul_scalar(127.0);
     (x.mul(k.clone()).round().clamp(-128.0, 127.0), k.recip())
 }
 
