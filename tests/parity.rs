@@ -104,7 +104,7 @@ fn int8_logits_agree_but_for_flipped_codes() {
         let found = engine.logits_all(&ids(), &mut engine.cache()).unwrap();
         let rows = row_differences(&found, &expected, config.vocab_size);
         let flipped = rows.iter().filter(|&&difference| difference > 1e-5).count();
-        println!("{name}: {flipped} of {SEQ} rows have a flipped code before them");
+        eprintln!("{name}: {flipped} of {SEQ} rows have a flipped code before them");
         for (row, difference) in rows.into_iter().enumerate() {
             assert!(difference <= 3e-2, "{name} row {row}: {difference:e}");
         }

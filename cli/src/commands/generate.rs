@@ -1,6 +1,6 @@
 //! `tern generate`
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use crate::terminal::{Terminal, thousands};
 ///
 /// What is not set here is as the file says. The text comes as it is written; Ctrl-C ends it.
 ///
-/// Example: tern generate runs/quickstart/model.safetensors "Once upon a time" --temperature 0.7 --seed 3
+/// Example: tern generate runs/quickstart/model.safetensors "Once upon a time" --seed 3
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Arguments {
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     max_tokens: Option<usize>,
     /// 0 takes the likeliest token, 1 draws as the model says, more is wilder.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Draw from this many of the likeliest tokens; 0 from all.
     #[arg(long)]
@@ -104,9 +104,16 @@ fn stream(generator: &Generator<'_>, prompt: &str, options: &Options) -> Result<
     let mut out = std::io::stdout().lock();
     out.write_all(prompt.as_bytes())?;
     out.flush()?;
+    // A model may write any byte; on a terminal some of them are commands.
+    let terminal = out.is_terminal();
+    let shown = |piece: &str| {
+        let harmless =
+            |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
+        if terminal { piece.chars().map(harmless).collect() } else { piece.to_owned() }
+    };
     let mut failed = None;
     let output = generator.generate(prompt, options, |piece| {
-        match out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
+        match out.write_all(shown(piece).as_bytes()).and_then(|()| out.flush()) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 failed = Some(error);

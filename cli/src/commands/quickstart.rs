@@ -91,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     let training_seconds = began.elapsed().as_secs_f64();
     if !outcome.finished && interrupted.load(Ordering::Relaxed) {
         terminal.say(&format!(
-            "stopped after step {}; the same command goes on: tern quickstart --out {}",
+            "saved after step {}; the same command goes on: tern quickstart --out {}",
             outcome.step,
             arguments.out.display()
         ));
@@ -172,7 +172,9 @@ fn where_everything_is(directory: &RunDirectory) -> String {
         (directory.timings(), "seconds by step"),
         (directory.samples(), "stories during training"),
     ] {
-        text.push_str(&format!("  {:<44}{what}\n", path.display().to_string()));
+        if path.exists() {
+            text.push_str(&format!("  {:<44}{what}\n", path.display().to_string()));
+        }
     }
     let model = directory.model();
     text.push_str(&format!(

@@ -136,7 +136,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
             .as_ref()
             .map_or_else(String::new, |data| format!(" --data {}", data.display()));
         terminal.say(&format!(
-            "stopped after step {}; go on with: tern train --resume --out {}{data}",
+            "saved after step {}; go on with: tern train --resume --out {}{data}",
             outcome.step,
             out.display()
         ));

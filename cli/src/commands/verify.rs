@@ -7,7 +7,9 @@ use serde_json::Value;
 use tern_infer::verify::{LossReport, Report, TensorReport, Verdict, verify};
 
 use crate::Ending;
-use crate::terminal::{Terminal, bytes, thousands};
+#[cfg(feature = "train")]
+use crate::terminal::bytes;
+use crate::terminal::{Terminal, thousands};
 
 /// Read a packed model, nothing else, and say whether it is ternary.
 ///
@@ -25,6 +27,9 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
     let report = verify(&arguments.file)?;
     terminal.result(&report, &table(&report))?;
+    if report.passes() {
+        terminal.say(&format!("next: tern generate {}", arguments.file.display()));
+    }
     Ok(if report.passes() { Ending::Done } else { Ending::Refused })
 }
 

@@ -28,7 +28,6 @@ pub(crate) struct Progress<'a> {
     first_step: u64,
     began: Instant,
     last_line: Option<Instant>,
-    loss: Option<f64>,
     val_loss: Option<f64>,
     samples: Option<JsonLines>,
 }
@@ -57,7 +56,6 @@ impl<'a> Progress<'a> {
             first_step: 0,
             began: Instant::now(),
             last_line: None,
-            loss: None,
             val_loss: None,
             samples: None,
         }
@@ -81,7 +79,7 @@ impl<'a> Progress<'a> {
         let val_loss = self.val_loss.map_or_else(String::new, |loss| format!("  val {loss:.3}"));
         format!(
             "loss {:.3}{val_loss}  lr {:.1e}  {} tok/s  {} left",
-            self.loss.unwrap_or(metrics.loss),
+            metrics.loss,
             metrics.lr,
             thousands(timings.tokens_per_second as u64),
             duration(eta)
@@ -124,8 +122,6 @@ impl Observer for Progress<'_> {
     }
 
     fn stepped(&mut self, metrics: &Metrics, timings: &Timings) {
-        // Smoothed over about twenty steps, because single batches scatter.
-        self.loss = Some(self.loss.map_or(metrics.loss, |l| 0.95 * l + 0.05 * metrics.loss));
         let status = self.status(metrics, timings);
         if self.terminal.is_live() {
             self.bar.set_position(metrics.step);
