@@ -18,7 +18,7 @@ use crate::terminal::{Terminal, bytes, thousands};
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Arguments {
-    /// The TOML file of a run; its [data] table counts.
+    /// The TOML file of a run; its `data` table counts.
     config: PathBuf,
     /// Keys to override, for example data.tokenizer.vocab_size=1024.
     #[arg(value_name = "KEY=VALUE")]
