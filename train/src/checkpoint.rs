@@ -175,6 +175,23 @@ pub fn prune(checkpoints: &Path, config: &TrainConfig, best: Option<u64>) -> Res
     Ok(())
 }
 
+/// Removes the temporary directories that a killed process left.
+///
+/// # Errors
+///
+/// Names the directory that could not be removed.
+pub fn sweep(checkpoints: &Path) -> Result<()> {
+    for entry in fs::read_dir(checkpoints).map_err(Error::io(checkpoints))? {
+        let entry = entry.map_err(Error::io(checkpoints))?;
+        let name = entry.file_name();
+        let left = |prefix: &str| name.to_str().is_some_and(|name| name.starts_with(prefix));
+        if left(".step-") || left(".old-step-") {
+            remove_if_there(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads one checkpoint and checks its checksums.
 ///
 /// # Errors

@@ -167,6 +167,7 @@ pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
 fn begin(run: &Run<'_>, observer: &mut dyn Observer) -> Result<(Decoder, AdamW, State)> {
     let Run { config, directory, device, .. } = run;
     let checkpoints = directory.checkpoints();
+    checkpoint::sweep(&checkpoints)?;
     if run.resume && !checkpoint::list(&checkpoints)?.is_empty() {
         let checkpoint = checkpoint::latest(&checkpoints, &mut |error| {
             observer.warned(&format!("{error}; trying the checkpoint before it"));
