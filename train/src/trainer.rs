@@ -204,7 +204,7 @@ fn begin(run: &Run<'_>, observer: &mut dyn Observer) -> Result<(Decoder, AdamW, 
         return Ok(restored);
     }
     let taken = JsonLines::open(&directory.metrics(), u64::MAX)?.last_step();
-    if taken >= config.train.checkpoint_every {
+    if taken > config.train.checkpoint_every {
         let detail = format!(
             ", although metrics.jsonl knows {taken} steps: put the checkpoints back, or begin anew in another directory"
         );
