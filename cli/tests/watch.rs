@@ -191,25 +191,48 @@ fn wait_for(condition: impl Fn() -> bool) -> bool {
 #[cfg(target_os = "linux")]
 mod on_a_terminal {
     use std::io::Write;
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
     use std::thread::sleep;
     use std::time::Duration;
 
     use super::*;
 
-    /// Trains on a terminal of 120 by 40, types each key with a pause after it once steps are taken, and returns all
-    /// that the terminal was sent, the exit code of `tern` and the terminal's modes at the end; none without `script`.
+    /// Trains on a terminal of 120 by 40, types each key after a pause once steps are taken, and returns all that the
+    /// terminal was sent, then the exit code of `tern` and whether the terminal's modes are the same; none without
+    /// `script`.
     fn train_and_type(place: &Workplace, options: &str, keys: &[&[u8]]) -> Option<String> {
+        let mut terminal = train(place, options)?;
+        let mut typed = terminal.stdin.take().unwrap();
+        if !keys.is_empty() {
+            wait_for_a_step(place);
+        }
+        for key in keys {
+            // The dashboard reads keys ten times a second.
+            sleep(Duration::from_millis(700));
+            typed.write_all(key).unwrap();
+            typed.flush().unwrap();
+        }
+        let output = terminal.wait_with_output().unwrap();
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn wait_for_a_step(place: &Workplace) {
+        let metrics = place.path("run/metrics.jsonl");
+        assert!(wait_for(|| fs::read(&metrics).is_ok_and(|text| !text.is_empty())));
+    }
+
+    /// Starts a shell on a terminal in which `tern` trains; none without `script`.
+    fn train(place: &Workplace, options: &str) -> Option<Child> {
         if Command::new("script").arg("--version").output().is_err() {
             println!("skipped: there is no `script` to make a terminal");
             return None;
         }
         let shell = format!(
-            "stty rows 40 cols 120; before=$(stty -g); {} train run.toml --out run {options}; echo code=$?; \
+            "trap : INT; stty rows 40 cols 120; before=$(stty -g); {} train run.toml --out run {options}; echo code=$?; \
              test $(stty -g) = $before && echo same modes",
             env!("CARGO_BIN_EXE_tern")
         );
-        let mut terminal = Command::new("script")
+        let terminal = Command::new("script")
             .args(["-qc", &shell, "/dev/null"])
             .current_dir(place.path(""))
             .env("TERM", "xterm-256color")
@@ -218,20 +241,7 @@ mod on_a_terminal {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut typed = terminal.stdin.take().unwrap();
-        if !keys.is_empty() {
-            let metrics = place.path("run/metrics.jsonl");
-            assert!(wait_for(|| fs::read(&metrics).is_ok_and(|text| !text.is_empty())));
-            for key in keys {
-                // The dashboard reads keys ten times a second.
-                sleep(Duration::from_millis(700));
-                typed.write_all(key).unwrap();
-                typed.flush().unwrap();
-            }
-        }
-        let output = terminal.wait_with_output().unwrap();
-        drop(typed);
-        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+        Some(terminal)
     }
 
     /// The alternate screen was shown and left, the cursor is visible, the terminal is in its usual modes.
@@ -289,5 +299,20 @@ mod on_a_terminal {
         let after = &said[said.rfind("\x1b[?1049l").unwrap()..];
         assert!(after.contains("error") && after.contains("skipped"), "{after}");
         assert!(after.contains("code=1\r"), "{after}");
+    }
+
+    #[test]
+    fn a_terminal_that_is_closed_saves() {
+        let place = Workplace::new();
+        let Some(mut terminal) = train(&place, LONG) else { return };
+        wait_for_a_step(&place);
+        sleep(Duration::from_millis(700));
+        terminal.kill().unwrap();
+        terminal.wait().unwrap();
+        let report = || json(&place.done(&["--json", "report", "run"]));
+        assert!(wait_for(|| report()["state"] == "interrupted"), "it goes on without a terminal");
+        let step = report()["step"].as_u64().unwrap();
+        let saved = place.path(&format!("run/checkpoints/step-{step:08}"));
+        assert!(saved.exists(), "{} is not there", saved.display());
     }
 }

@@ -19,18 +19,19 @@ const MOST_LABELS: usize = 6;
 #[derive(Serialize)]
 pub(super) struct Figure {
     title: &'static str,
-    note: String,
+    note: &'static str,
     svg: String,
+}
+
+/// Steps that a noisy curve of so many is averaged over.
+pub(super) fn window(steps: usize) -> usize {
+    (steps / 100).max(1)
 }
 
 /// Every chart that the run has points for.
 pub(super) fn figures(history: &History, log_x: bool) -> Result<Vec<Figure>> {
     let losses = history.points(|line| line.loss);
-    let window = (losses.len() / 100).max(1);
-    let note = |what: &str| match window {
-        1 => what.to_owned(),
-        _ => format!("{what}; the line is the mean of {window} steps"),
-    };
+    let window = window(losses.len());
     let mut loss = noisy(losses, window, 0);
     label(&mut loss, "training");
     let validation = history.points(|line| line.val_loss);
@@ -40,29 +41,29 @@ pub(super) fn figures(history: &History, log_x: bool) -> Result<Vec<Figure>> {
     let tokens_per_second: Vec<Point> =
         history.timings.iter().map(|line| (line.step as f64, line.tokens_per_second)).collect();
     let candidates = [
-        ("Loss", note("nats per token"), loss, log_x),
+        ("Loss", "nats per token", loss, log_x),
         (
             "Learning rate",
-            String::new(),
+            "",
             vec![line(None, history.points(|line| Some(line.lr)), 0, Mark::Line)],
             false,
         ),
         (
             "Gradient norm",
-            note("over all weights, before clipping"),
+            "before clipping",
             noisy(history.points(|line| line.grad_norm), window, 0),
             false,
         ),
-        ("Throughput", note("tokens per second"), noisy(tokens_per_second, window, 0), false),
+        ("Throughput", "tokens per second", noisy(tokens_per_second, window, 0), false),
         (
             "Zeros by block",
-            "share of zero trits".into(),
+            "share of zero trits",
             by_block(&history.weights, |projection| projection.zeros),
             false,
         ),
         (
             "Scales by block",
-            "mean of the scales of a block's matrices".into(),
+            "mean of the scales of a block's matrices",
             by_block(&history.weights, |projection| f64::from(projection.scale)),
             false,
         ),

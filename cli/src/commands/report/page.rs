@@ -32,6 +32,8 @@ pub(super) struct Page {
     progress: String,
     facts: Vec<Fact>,
     figures: Vec<Figure>,
+    /// Steps that noisy curves are averaged over.
+    window: usize,
     verification: Option<Verification>,
     matrices: Vec<Matrix>,
     /// The steps of the first and the last look at them.
@@ -130,6 +132,7 @@ impl Page {
             progress: progress(history, state),
             facts: facts(history),
             figures: charts::figures(history, log_x)?,
+            window: charts::window(history.metrics.len()),
             verification: verification(history),
             matrices: matrices(history),
             weighed: [history.weights.first(), history.weights.last()]

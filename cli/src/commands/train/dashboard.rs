@@ -237,7 +237,12 @@ impl View for Dashboard<'_> {
         let Some(hook) = self.hook.take() else { return };
         // Closing speaks to the renderer once more, and so may panic after *Kill*.
         let renderer = self.renderer.take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(renderer)));
+        if screen::is_gone() {
+            // Its thread waits for keys that will never come, and nobody should wait for it.
+            std::mem::forget(renderer);
+        } else {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(renderer)));
+        }
         screen::give_back();
         std::panic::set_hook(hook);
         let unsaid = self.lines.len().saturating_sub(MOST_LINES);

@@ -1,9 +1,14 @@
 //! The terminal while something lives on it, and how it is given back whatever happens.
 
+#[cfg(unix)]
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(unix)]
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+#[cfg(unix)]
+use std::time::Instant;
 
 use crossterm::cursor::Show;
 use crossterm::event::DisableMouseCapture;
@@ -12,6 +17,9 @@ use crossterm::terminal::{LeaveAlternateScreen, disable_raw_mode, enable_raw_mod
 
 /// Whether the whole terminal is taken.
 static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Whether the terminal went away while it was taken.
+static GONE: AtomicBool = AtomicBool::new(false);
 
 /// Switches the terminal to raw mode, in which Ctrl-C still is a signal: the dashboard reads no such key.
 ///
@@ -110,6 +118,33 @@ pub(super) fn announce_stop() {
         let _ =
             writeln!(err, "stopping after this step; Ctrl-C again leaves at once, without saving");
     }
+}
+
+/// Watches for so long whether the terminal that the dashboard lives on is gone, as it is when its window was closed;
+/// then standard output and error lead nowhere, since the renderer would abort the program where it cannot write.
+#[cfg(unix)]
+pub(super) fn survive_hangup(patience: Duration) {
+    use rustix::stdio::{dup2_stderr, dup2_stdout};
+    let began = Instant::now();
+    while TAKEN.load(Ordering::SeqCst) && began.elapsed() < patience {
+        if rustix::termios::tcgetattr(io::stdin()).is_err() {
+            if let Ok(nowhere) = File::options().write(true).open("/dev/null") {
+                let _ = dup2_stdout(&nowhere);
+                let _ = dup2_stderr(&nowhere);
+            }
+            GONE.store(true, Ordering::SeqCst);
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) fn survive_hangup(_: Duration) {}
+
+/// Whether the terminal that the dashboard lived on is gone.
+pub(super) fn is_gone() -> bool {
+    GONE.load(Ordering::SeqCst)
 }
 
 /// Empties the line of the cursor.

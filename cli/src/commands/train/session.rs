@@ -49,6 +49,7 @@ pub(crate) fn interruptions() -> Result<Arc<AtomicBool>> {
             None => {
                 first = Some(Instant::now());
                 screen::announce_stop();
+                screen::survive_hangup(SAME_SIGNAL);
             }
             Some(first) if first.elapsed() > SAME_SIGNAL => screen::abandon(),
             Some(_) => {}
