@@ -1,6 +1,6 @@
 //! Watching a run: the page about it, the curves of several, and the dashboard on a terminal.
 #![cfg(feature = "train")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod workplace;
 

@@ -154,7 +154,8 @@ impl Chart {
             .collect();
         let x = Axis::over(lines.iter().flatten().map(|point| point.0), self.log_x, false);
         let y = Axis::over(lines.iter().flatten().map(|point| point.1), self.log_y, true);
-        let corner = emptiest_corner(&lines, &x, &y);
+        let labels = self.series.iter().filter(|series| series.label.is_some()).count();
+        let corner = emptiest_corner(&lines, &x, &y, labels);
         let widest = y.ticks(8).iter().map(|&tick| y.label(tick).len()).max().unwrap_or(0) as i32;
 
         let mut builder = ChartBuilder::on(root);
@@ -215,28 +216,28 @@ impl Chart {
     }
 }
 
-/// The corner of the plot that the lines leave free for the legend.
-fn emptiest_corner(lines: &[Vec<Point>], x: &Axis, y: &Axis) -> SeriesLabelPosition {
+/// The corner of the plot that the lines leave free for a legend of so many labels.
+fn emptiest_corner(lines: &[Vec<Point>], x: &Axis, y: &Axis, labels: usize) -> SeriesLabelPosition {
     use SeriesLabelPosition::{LowerLeft, LowerRight, UpperLeft, UpperRight};
     /// Places along a line between two of its points.
     const BETWEEN: i32 = 8;
-    /// A corner is this part of the plot's width and height, of 1,000.
-    const REACH: i32 = 350;
+    // What the legend covers of the plot's width and height, in thousandths.
+    let (wide, high) = (350, (80 * labels as i32 + 60).min(900));
     let mut crowds = [(UpperRight, 0), (LowerLeft, 0), (LowerRight, 0), (UpperLeft, 0)];
     for line in lines {
         let places: Vec<(i32, i32)> =
             line.iter().map(|(px, py)| (x.map(px, (0, 1000)), y.map(py, (0, 1000)))).collect();
-        let ends = places.windows(2).map(|pair| (pair[0], pair[1]));
-        for ((x0, y0), (x1, y1)) in ends {
+        for pair in places.windows(2) {
+            let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
             for i in 0..BETWEEN {
                 let at = |from: i32, to: i32| from + (to - from) * i / BETWEEN;
                 let (px, py) = (at(x0, x1), at(y0, y1));
                 for (corner, crowd) in &mut crowds {
-                    let right = matches!(corner, UpperRight | LowerRight) == (px > 1000 - REACH);
-                    let upper = matches!(corner, UpperRight | UpperLeft) == (py > 1000 - REACH);
-                    let near_x = px > 1000 - REACH || px < REACH;
-                    let near_y = py > 1000 - REACH || py < REACH;
-                    *crowd += i32::from(right && upper && near_x && near_y);
+                    let beside =
+                        if matches!(corner, UpperRight | LowerRight) { 1000 - px } else { px };
+                    let above =
+                        if matches!(corner, UpperRight | UpperLeft) { 1000 - py } else { py };
+                    *crowd += i32::from(beside < wide && above < high);
                 }
             }
         }

@@ -214,11 +214,16 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
             ));
             continue;
         }
-        if window > 1 && histories.len() <= MOST_WITH_NOISE {
+        // Among several runs the validation stands out, where there is one.
+        let behind = histories.len() > 1 && !validation.is_empty();
+        if window > 1 && !behind && histories.len() <= MOST_WITH_NOISE {
             series.push(Series { label: None, points: points.clone(), color, mark: Mark::Faint });
         }
-        let mark =
-            if metric.is_noisy() || metric == Metric::Lr { Mark::Line } else { Mark::Dotted };
+        let mark = match metric {
+            _ if behind => Mark::Faint,
+            Metric::ValLoss | Metric::Zeros => Mark::Dotted,
+            _ => Mark::Line,
+        };
         let points = smooth(&points, window);
         series.push(Series { label: Some(name.clone()), points, color, mark });
         if !validation.is_empty() {

@@ -183,8 +183,8 @@ fn progress(history: &History, state: State) -> String {
 fn facts(history: &History) -> Vec<Fact> {
     let mut facts = Vec::new();
     if let Some((step, loss)) = history.best() {
-        let note = format!("nats per token, after step {}", thousands(step));
-        facts.push(fact("best validation loss", format!("{loss:.4}"), note));
+        let note = format!("nats per token, the best, after step {}", thousands(step));
+        facts.push(fact("validation loss", format!("{loss:.4}"), note));
     }
     if let Some(line) = history.metrics.iter().rev().find(|line| line.val_loss.is_some()) {
         let bits = line.val_bits_per_byte.map_or_else(|| "–".into(), |bits| format!("{bits:.4}"));
