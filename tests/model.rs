@@ -1,5 +1,5 @@
-//! The Burn model and the optimizer against independent PyTorch code: logits, loss, every gradient, and the weights after
-//! one and five steps.
+//! The Burn model and the optimizer against independent PyTorch code, on every device: logits, loss, every gradient, and
+//! the weights after one and five steps.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use tern_model::Decoder;
 use tern_model::fused;
 use tern_model::parameters::{export, import, values};
 use tern_tests::{
-    Golden, bitlm_name, golden, golden_directory, max_difference, relative_difference,
+    Golden, bitlm_name, device, golden, golden_directory, max_difference, relative_difference,
 };
 use tern_train::adamw::{AdamW, AdamWConfig};
 use tern_train::gradients::Gradients;
@@ -25,7 +25,12 @@ struct Case {
 }
 
 impl Case {
-    fn new(name: &'static str, quantizer: Quantizer, activation: ActivationQuantizer) -> Self {
+    fn new(
+        name: &'static str,
+        quantizer: Quantizer,
+        activation: ActivationQuantizer,
+        device: &Device,
+    ) -> Self {
         let text = std::fs::read_to_string(golden_directory(name).join("config.json")).unwrap();
         let settings: serde_json::Value = serde_json::from_str(&text).unwrap();
         let size = |key: &str| settings["config"][key].as_u64().unwrap() as usize;
@@ -43,7 +48,7 @@ impl Case {
             ..ModelConfig::preset(Architecture::Bitlm)
         };
         config.validate().unwrap();
-        let device = Device::flex().autodiff();
+        let device = device.clone().autodiff();
         let weights = golden(name, "model.safetensors")
             .into_iter()
             .map(|(name, tensor)| (bitlm_name(&name), (tensor.shape.clone(), tensor.f32())))
@@ -156,26 +161,49 @@ struct Bounds {
     weights: f64,
 }
 
-#[test]
-fn float_bitlm_meets_its_golden() {
-    let case = Case::new("bitlm_fp", Quantizer::None, ActivationQuantizer::None);
+/// Each test once on every device.
+macro_rules! on_every_device {
+    ($($test:ident)*) => {
+        mod cpu {
+            $(#[test] fn $test() { super::$test(&super::device("cpu").unwrap()) })*
+        }
+        mod ndarray {
+            $(#[test] fn $test() { super::$test(&super::device("ndarray").unwrap()) })*
+        }
+        mod wgpu {
+            $(#[test] fn $test() { if let Some(device) = super::device("wgpu") { super::$test(&device) } })*
+        }
+    };
+}
+
+on_every_device! {
+    float_bitlm_meets_its_golden
+    ternary_bitlm_meets_its_golden
+    bitlm_with_int8_activations_meets_its_golden
+    clipping_and_the_schedule_meet_their_golden
+    the_quantizers_meet_their_golden
+    a_quantized_product_is_exact_before_it_is_scaled
+    gradients_go_straight_through
+    the_operations_meet_their_golden
+}
+
+fn float_bitlm_meets_its_golden(device: &Device) {
+    let case = Case::new("bitlm_fp", Quantizer::None, ActivationQuantizer::None, device);
     // Ten times the golden's own fp32-against-fp64 difference would be 4e-5 absolute; 1e-5 relative is stricter.
     case.logits_loss_and_gradients(1e-5, 1e-5);
     let bounds = case.bounds();
     case.optimizer_steps(None, None, bounds, bounds);
 }
 
-#[test]
-fn ternary_bitlm_meets_its_golden() {
-    let case = Case::new("bitlm_w", Quantizer::B158, ActivationQuantizer::None);
+fn ternary_bitlm_meets_its_golden(device: &Device) {
+    let case = Case::new("bitlm_w", Quantizer::B158, ActivationQuantizer::None, device);
     case.logits_loss_and_gradients(1e-5, 1e-5);
     let bounds = case.bounds();
     case.optimizer_steps(None, None, bounds, bounds);
 }
 
-#[test]
-fn bitlm_with_int8_activations_meets_its_golden() {
-    let case = Case::new("bitlm_wa", Quantizer::B158, ActivationQuantizer::Int8);
+fn bitlm_with_int8_activations_meets_its_golden(device: &Device) {
+    let case = Case::new("bitlm_wa", Quantizer::B158, ActivationQuantizer::Int8, device);
     // The golden's seed was chosen so that no code of the first step stands at a rounding boundary: the float bounds hold.
     case.logits_loss_and_gradients(1e-5, 1e-5);
     // By the fifth step the weights differ by 1e-7, and a code flips: the loss moves by 2e-4 (1e-3 is what a flipped code may cost), and
@@ -184,9 +212,8 @@ fn bitlm_with_int8_activations_meets_its_golden() {
     case.optimizer_steps(None, None, bounds, Bounds { loss: 1e-3, norm: 1e-2, weights: 1e-3 });
 }
 
-#[test]
-fn clipping_and_the_schedule_meet_their_golden() {
-    let case = Case::new("bitlm_w_clip_sched", Quantizer::B158, ActivationQuantizer::None);
+fn clipping_and_the_schedule_meet_their_golden(device: &Device) {
+    let case = Case::new("bitlm_w_clip_sched", Quantizer::B158, ActivationQuantizer::None, device);
     let schedule = ScheduleConfig { warmup_steps: 2, final_ratio: 0.1, ..Default::default() };
     let bounds = case.bounds();
     case.optimizer_steps(Some(0.5), Some(schedule), bounds, bounds);
@@ -198,10 +225,8 @@ fn matrix(golden: &Golden, device: &Device) -> Tensor<2> {
 }
 
 /// Both paths: fused for the CPU, composed of Burn's operations for the rest.
-#[test]
-fn the_quantizers_meet_their_golden() {
+fn the_quantizers_meet_their_golden(device: &Device) {
     let io = golden("quant_units", "io.safetensors");
-    let device = Device::flex();
     // Each value is one product of a trit or code and a scale that was rounded twice.
     let near = |name: &str, found: Tensor<2>, expected: &[f64]| {
         let difference = relative_difference(&values(found), expected);
@@ -217,7 +242,7 @@ fn the_quantizers_meet_their_golden() {
         let trits = &io[&format!("{prefix}_q")].values;
         let k = io[&format!("{prefix}_k")].values[0];
         let dequantized: Vec<f64> = trits.iter().map(|trit| trit / k).collect();
-        let latent = || matrix(&io[w], &device);
+        let latent = || matrix(&io[w], device);
         near(prefix, fused::fake_ternarize(latent(), extra_eps), &dequantized);
         near(prefix, fused::plain_fake_ternarize(latent(), extra_eps), &dequantized);
 
@@ -227,16 +252,14 @@ fn the_quantizers_meet_their_golden() {
         assert_eq!(max_difference(&found, trits), 0.0, "{prefix}");
         assert!((f64::from(scale) * k - 1.0).abs() <= 3e-7, "{prefix}: scale {scale}, k {k}");
     }
-    let x = || matrix(&io["x"], &device);
+    let x = || matrix(&io["x"], device);
     near("int8", fused::fake_quantize_int8(x()), &io["x_dq"].values);
     near("int8", fused::plain_fake_quantize_int8(x()), &io["x_dq"].values);
 }
 
-#[test]
-fn a_quantized_product_is_exact_before_it_is_scaled() {
+fn a_quantized_product_is_exact_before_it_is_scaled(device: &Device) {
     let io = golden("quant_units", "io.safetensors");
-    let device = Device::flex();
-    let (x, w) = (|| matrix(&io["x"], &device), || matrix(&io["w"], &device));
+    let (x, w) = (|| matrix(&io["x"], device), || matrix(&io["w"], device));
     for product in
         [fused::quantized_linear(x(), w(), 0.0), fused::plain_quantized_linear(x(), w(), 0.0)]
     {
@@ -252,16 +275,15 @@ fn a_quantized_product_is_exact_before_it_is_scaled() {
     }
 }
 
-#[test]
-fn gradients_go_straight_through() {
+fn gradients_go_straight_through(device: &Device) {
     let io = golden("quant_units", "io.safetensors");
-    let device = Device::flex().autodiff();
-    let w = matrix(&io["w"], &device).require_grad();
-    let x = matrix(&io["ste_x"], &device).require_grad();
+    let device = &device.clone().autodiff();
+    let w = matrix(&io["w"], device).require_grad();
+    let x = matrix(&io["ste_x"], device).require_grad();
     let fake =
         fused::linear(fused::fake_quantize_int8(x.clone()), fused::fake_ternarize(w.clone(), 0.0));
     for y in [fake, fused::quantized_linear(x.clone(), w.clone(), 0.0)] {
-        let gradients = (y * matrix(&io["ste_g"], &device)).sum().backward();
+        let gradients = (y * matrix(&io["ste_g"], device)).sum().backward();
         for (tensor, expected) in [(&x, "ste_dx"), (&w, "ste_dw")] {
             let found = values(tensor.grad(&gradients).unwrap());
             let difference = relative_difference(&found, &io[expected].values);
@@ -270,20 +292,18 @@ fn gradients_go_straight_through() {
     }
 }
 
-#[test]
-fn the_operations_meet_their_golden() {
+fn the_operations_meet_their_golden(device: &Device) {
     let io = golden("unit_ops", "io.safetensors");
-    let device = Device::flex();
-    let y = || matrix(&io["y"], &device);
+    let y = || matrix(&io["y"], device);
     let near = |name: &str, found: Tensor<2>| {
         let difference = relative_difference(&values(found), &io[name].values);
         assert!(difference <= 1e-6, "{name}: {difference:e}");
     };
-    let gain = Tensor::<1>::ones([16], &device);
+    let gain = Tensor::<1>::ones([16], device);
     near("rms_eps1e-6", fused::rms_norm(y(), gain, 1e-6));
     near("silu", fused::swiglu(y(), y().ones_like()));
 
-    let targets = Tensor::<1, Int>::from_data(TensorData::new(vec![0i32, 5, 15, 3], [4]), &device);
+    let targets = Tensor::<1, Int>::from_data(TensorData::new(vec![0i32, 5, 15, 3], [4]), device);
     let loss = values(fused::cross_entropy(y(), targets));
     assert!(relative_difference(&loss, &io["ce"].values) <= 1e-6);
 

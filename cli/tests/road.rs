@@ -187,7 +187,7 @@ fn a_full_disk_is_an_error_and_loses_nothing() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_tern"))
         .args(["--json", "verify", "run/model.safetensors"])
-        .current_dir(place.0.path())
+        .current_dir(place.path(""))
         .stdout(full)
         .output()
         .unwrap();
@@ -305,4 +305,22 @@ fn quiet_json_and_no_color_are_honoured() {
             .unwrap();
         assert_eq!(stderr(&output).contains('\u{1b}'), colored, "{variable}: {}", stderr(&output));
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_missing_adapter_says_what_to_install() {
+    let place = Workplace::new();
+    let output = Command::new(env!("CARGO_BIN_EXE_tern"))
+        .args(["train", "run.toml", "--device", "wgpu", "--out", "run"])
+        .current_dir(place.path(""))
+        // No driver for the Vulkan loader to load, by the variable's new name and its old one.
+        .env("VK_DRIVER_FILES", "/nowhere")
+        .env("VK_ICD_FILENAMES", "/nowhere")
+        .output()
+        .unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no GPU adapter was found; install a Vulkan driver"), "{said}");
+    assert!(!place.path("run").exists(), "something was written");
 }

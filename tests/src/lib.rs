@@ -3,13 +3,31 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that cannot read its input must stop"
+    clippy::print_stdout,
+    reason = "a test that cannot read its input must stop, and one that skips must say so"
 )]
+
+pub mod training;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use safetensors::tensor::{Dtype, SafeTensors};
+
+/// The device of a name, without autodiff.
+///
+/// None, with the reason printed, where the machine has no adapter for wgpu; with `TERN_WGPU` set that is a failure.
+pub fn device(name: &str) -> Option<Device> {
+    match tern_model::device::find(name) {
+        Ok(device) => Some(device),
+        Err(error) if std::env::var_os("TERN_WGPU").is_none() && name.starts_with("wgpu") => {
+            println!("skipped: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
 
 /// One tensor of a golden; whole numbers and floats alike.
 #[derive(Clone, Debug)]

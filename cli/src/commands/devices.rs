@@ -25,8 +25,8 @@ struct Report {
 
 #[derive(Serialize)]
 struct Device {
-    name: &'static str,
-    description: &'static str,
+    name: String,
+    description: String,
 }
 
 pub(crate) fn run(_: &Arguments, terminal: &Terminal) -> Result<Ending> {

@@ -64,6 +64,9 @@ pub fn causal_attention(
 }
 
 /// [`causal_attention`] composed of Burn's operations.
+///
+/// The query heads that share a key head are rows of one product, so that no gradient has to be summed over them: on
+/// wgpu, Burn 0.22 sums over a transposed tensor wrongly (as in its issue 4815), and the gradient of the keys is one.
 pub fn plain_causal_attention(
     q: Tensor<2>,
     k: Tensor<2>,
@@ -74,19 +77,19 @@ pub fn plain_causal_attention(
     let AttentionShape { batch, seq, heads, key_value_heads, head_dim } = shape;
     let device = q.device();
     let split = |x: Tensor<2>, heads| x.reshape([batch, seq, heads, head_dim]).swap_dims(1, 2);
-    let share = |x: Tensor<4>| {
-        x.unsqueeze_dim::<5>(2)
-            .repeat_dim(2, heads / key_value_heads)
-            .reshape([batch, heads, seq, head_dim])
-    };
+    let rows = heads / key_value_heads * seq;
     let q = rotate(split(q, heads), shape, rope, &device);
-    let k = share(rotate(split(k, key_value_heads), shape, rope, &device));
-    let v = share(split(v, key_value_heads));
+    let q = q.reshape([batch, key_value_heads, rows, head_dim]);
+    let k = rotate(split(k, key_value_heads), shape, rope, &device);
+    let v = split(v, key_value_heads);
     let scores = q.matmul(k.transpose()).div_scalar((head_dim as f32).sqrt());
+    let scores = scores.reshape([batch, heads, seq, seq]);
     let future = Tensor::<2>::ones([seq, seq], &device).triu(1).greater_elem(0.5);
     let scores = scores.mask_fill(future.unsqueeze::<4>(), f32::NEG_INFINITY);
     activation::softmax(scores, 3)
+        .reshape([batch, key_value_heads, rows, seq])
         .matmul(v)
+        .reshape([batch, heads, seq, head_dim])
         .swap_dims(1, 2)
         .reshape([batch * seq, heads * head_dim])
 }

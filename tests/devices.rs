@@ -1,0 +1,143 @@
+//! Training on the other devices against training on the CPU: operations and whole steps.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests, which say what they measured")]
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use tern_format::config::{ActivationQuantizer, Quantizer};
+use tern_model::fused::{self, AttentionShape, RopeTables};
+use tern_model::parameters::values;
+use tern_tests::training::Training;
+use tern_tests::{device, max_difference};
+
+/// f32 sums of some hundred terms in another order.
+const TOLERANCE: f64 = 1e-5;
+
+/// Terms of order one cancel in some gradients (one key, one hidden unit); what is left is rounding.
+const FLOOR: f64 = 0.1;
+
+fn noise(shape: [usize; 2], seed: u64, device: &Device) -> Tensor<2> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let values: Vec<f32> = (0..shape[0] * shape[1])
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+fn ids(len: usize, below: usize, device: &Device) -> Tensor<1, Int> {
+    let ids: Vec<i32> = (0..len).map(|i| ((i * 7 + i * i) % below) as i32).collect();
+    Tensor::from_data(TensorData::new(ids, [len]), device)
+}
+
+/// The value of `f`, then the gradients in its inputs of the sum of the value times noise.
+fn run(
+    shapes: &[[usize; 2]],
+    device: &Device,
+    f: &dyn Fn(&[Tensor<2>]) -> Tensor<2>,
+) -> Vec<Vec<f32>> {
+    let inputs: Vec<_> =
+        (1..).zip(shapes).map(|(seed, &s)| noise(s, seed, device).require_grad()).collect();
+    let value = f(&inputs);
+    let mut all = vec![values(value.clone().inner())];
+    let gradients = (value.clone() * noise(value.dims(), 99, device)).sum().backward();
+    all.extend(inputs.iter().map(|x| values(x.grad(&gradients).unwrap())));
+    all
+}
+
+/// Holds an operation on another device to the same on the CPU.
+fn compare(name: &str, other: &str, shapes: &[[usize; 2]], f: impl Fn(&[Tensor<2>]) -> Tensor<2>) {
+    let Some(other) = device(other) else { return };
+    let wanted = run(shapes, &Device::flex().autodiff(), &f);
+    for (part, (found, wanted)) in
+        run(shapes, &other.autodiff(), &f).iter().zip(&wanted).enumerate()
+    {
+        let wanted: Vec<f64> = wanted.iter().map(|&v| f64::from(v)).collect();
+        let largest = wanted.iter().fold(FLOOR, |most, v| most.max(v.abs()));
+        let difference = max_difference(found, &wanted) / largest;
+        assert!(difference <= TOLERANCE, "{name}, part {part}: {difference:e}");
+    }
+}
+
+fn operations(other: &str) {
+    for (rows, d_input, d_output) in [(1, 1, 1), (33, 17, 5), (64, 128, 336)] {
+        compare("linear", other, &[[rows, d_input], [d_output, d_input]], |x| {
+            fused::linear(x[0].clone(), x[1].clone())
+        });
+        compare("quantized_linear", other, &[[rows, d_input], [d_output, d_input]], |x| {
+            fused::quantized_linear(x[0].clone(), x[1].clone(), 0.0)
+        });
+        compare("fake_ternarize", other, &[[rows, d_input]], |x| {
+            fused::fake_ternarize(x[0].clone(), 1e-5)
+        });
+        compare("rms_norm", other, &[[rows, d_input], [1, d_input]], |x| {
+            fused::rms_norm(x[0].clone(), x[1].clone().reshape([d_input]), 1e-6)
+        });
+        compare("swiglu", other, &[[rows, d_input], [rows, d_input]], |x| {
+            fused::swiglu(x[0].clone(), x[1].clone())
+        });
+        compare("embedding", other, &[[d_output, d_input]], |x| {
+            fused::embedding(x[0].clone(), ids(rows, d_output, &x[0].device()))
+        });
+        compare("cross_entropy", other, &[[rows, d_output]], |x| {
+            let targets = ids(rows, d_output, &x[0].device());
+            fused::cross_entropy(x[0].clone(), targets).unsqueeze()
+        });
+    }
+    for (heads, key_value_heads) in [(1, 1), (4, 4), (4, 2), (3, 1)] {
+        for (seq, head_dim) in [(1, 2), (5, 8), (33, 32)] {
+            let shape = AttentionShape { batch: 2, seq, heads, key_value_heads, head_dim };
+            let rope = RopeTables::new(100, head_dim, 1e4);
+            let shapes =
+                [heads, key_value_heads, key_value_heads].map(|heads| [2 * seq, heads * head_dim]);
+            compare(&format!("attention {shape:?}"), other, &shapes, |x| {
+                fused::causal_attention(x[0].clone(), x[1].clone(), x[2].clone(), shape, &rope)
+            });
+        }
+    }
+}
+
+#[test]
+fn operations_on_ndarray_are_those_of_the_cpu() {
+    operations("ndarray");
+}
+
+#[test]
+fn operations_on_wgpu_are_those_of_the_cpu() {
+    operations("wgpu");
+}
+
+/// Trains 20 steps on both devices; losses may differ by `loss_bound` and gradient norms by `norm_bound`, relatively.
+fn steps(other: &str, activation: ActivationQuantizer, loss_bound: f64, norm_bound: f64) {
+    let Some(device) = device(other) else { return };
+    let mut wanted = Training::new(Quantizer::B158, activation, Device::flex());
+    let mut found = Training::new(Quantizer::B158, activation, device);
+    let mut worst = [0.0f64; 2];
+    for step in 0..20 {
+        let (found, wanted) = (found.step(step), wanted.step(step));
+        for i in 0..2 {
+            worst[i] = worst[i].max((found[i] - wanted[i]).abs() / wanted[i]);
+        }
+        assert!(worst[0] <= loss_bound, "step {step}: loss {} against {}", found[0], wanted[0]);
+        assert!(worst[1] <= norm_bound, "step {step}: norm {} against {}", found[1], wanted[1]);
+    }
+    println!(
+        "{other}, {activation:?}: losses within {:.1e}, norms within {:.1e}",
+        worst[0], worst[1]
+    );
+}
+
+#[test]
+fn twenty_steps_on_ndarray_are_those_of_the_cpu() {
+    steps("ndarray", ActivationQuantizer::None, 1e-3, 1e-3);
+    // A flipped code may cost 1e-3 of the loss and 1e-2 of a gradient.
+    steps("ndarray", ActivationQuantizer::Int8, 1e-3, 1e-2);
+}
+
+#[test]
+fn twenty_steps_on_wgpu_are_those_of_the_cpu() {
+    steps("wgpu", ActivationQuantizer::None, 1e-3, 1e-3);
+    steps("wgpu", ActivationQuantizer::Int8, 1e-3, 1e-2);
+}
