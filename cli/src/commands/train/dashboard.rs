@@ -190,7 +190,7 @@ impl View for Dashboard<'_> {
     fn stepped(&mut self, metrics: &Metrics, timings: &Timings, seconds_left: f64) {
         self.show(metrics, Some(timings));
         let Stretch { first, last } = self.stretch;
-        let label = format!("step {}/{last}, {} left", metrics.step, duration(seconds_left));
+        let label = format!("{}/{last}, {} left", metrics.step, duration(seconds_left));
         let (taken, steps) = ((metrics.step - first) as usize, (last - first) as usize);
         self.tell(|renderer| {
             // One epoch: its bars and its own estimate are over the steps of this process.
