@@ -155,7 +155,7 @@ fn a_file_of_another_kind_or_version_is_refused_first() {
     let set = |key: &'static str, value: &'static str| {
         refusal(move |header, _| header["__metadata__"][key] = json!(value))
     };
-    assert_eq!(set("format", "pt"), "metadata `format`: must be \"tern\", is \"pt\"");
+    assert_eq!(set("format", "pt"), "metadata `format`: must be \"tern\", is `pt`");
     assert_eq!(set("format_version", "7"), "the file says format version 7, this program reads 1");
     assert_eq!(
         set("format_version", "01"),
