@@ -21,14 +21,13 @@ pub fn sha256(bytes: &[u8]) -> String {
 ///
 /// # Errors
 ///
-/// What the system says, with the path; no regular file.
+/// As [`open_regular`]; and what the system says, with the path.
 pub fn sha256_file(path: &Path) -> Result<(String, u64)> {
-    let read = || -> std::io::Result<(String, u64)> {
-        let mut hash = Sha256::new();
-        let bytes = std::io::copy(&mut open_regular(path)?, &mut hash)?;
-        Ok((hex(&hash.finalize()), bytes))
-    };
-    read().map_err(|error| crate::Error::from(error).in_file(path))
+    let (mut file, _) = open_regular(path)?;
+    let mut hash = Sha256::new();
+    let bytes = std::io::copy(&mut file, &mut hash)
+        .map_err(|error| crate::Error::from(error).in_file(path))?;
+    Ok((hex(&hash.finalize()), bytes))
 }
 
 #[cfg(test)]

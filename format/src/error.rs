@@ -34,6 +34,23 @@ pub enum Error {
         /// What the bytes look like.
         looks_like: &'static str,
     },
+    /// The path names something that cannot be read as a file of known size.
+    #[error("must be a regular file")]
+    NotAFile,
+    /// A text is none.
+    #[error("must be UTF-8: {source}")]
+    NotText {
+        /// The first byte that is wrong.
+        source: std::str::Utf8Error,
+    },
+    /// A file is larger than any of its kind.
+    #[error("must have at most {most} bytes, has {found}")]
+    TooLarge {
+        /// The most that it may have.
+        most: u64,
+        /// What it has.
+        found: u64,
+    },
     /// The length of the header, which the first eight bytes hold, is impossible.
     #[error(
         "the header must fit the {most} bytes that may follow its length, says {says}: truncated?"

@@ -18,7 +18,6 @@ mod recognize;
 mod write;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 
 pub use ::safetensors::Dtype;
@@ -61,8 +60,8 @@ pub fn write_f32(
 ///
 /// [`Error::In`] with the path, around whatever is wrong with the bytes.
 pub fn read_f32(path: &Path) -> Result<(F32Tensors, BTreeMap<String, String>)> {
-    let read = || {
-        let (mut file, size_bytes) = open(path)?;
+    let (mut file, size_bytes) = open_regular(path)?;
+    let mut read = || {
         let header = Header::read(&mut file, size_bytes)?;
         let data = header.read_data(&mut file)?;
         floats(header.contents(&data)?)
@@ -86,13 +85,6 @@ fn floats(contents: Contents<'_>) -> Result<(F32Tensors, BTreeMap<String, String
         tensors.insert(name, (view.shape, values));
     }
     Ok((tensors, contents.metadata))
-}
-
-/// A regular file and its size in bytes.
-pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
-    let file = open_regular(path)?;
-    let size_bytes = file.metadata()?.len();
-    Ok((file, size_bytes))
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! BOS and EOS, and errors instead of guesses: whatever the bytes, these crates get none that make
 //! them panic, take memory without end or never return.
 
-use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -14,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::contain::contain;
 use crate::error::{Error, Result};
-use crate::regular_file::open_regular;
+use crate::regular_file::read_small;
 use crate::sentence_piece::SentencePiece;
 use crate::tokenizer_json::checked;
 
@@ -131,12 +130,8 @@ impl Tokenizer {
     ///
     /// An unreadable file, or bytes that neither reader takes; the error names the file.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let read = || {
-            let mut bytes = Vec::new();
-            // One byte too many is enough to be refused for.
-            open_regular(path)?.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-            Self::new(TokenizerSource::from_bytes(bytes)?)
-        };
+        let bytes = read_small(path, MOST_BYTES as u64)?;
+        let read = || Self::new(TokenizerSource::from_bytes(bytes)?);
         read().map_err(|error: Error| error.in_file(path))
     }
 

@@ -7,7 +7,8 @@ use super::entries::SENTENCEPIECE;
 use super::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor, may_be_ternary};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::safetensors::{Contents, Dtype, Header, Place, View, open};
+use crate::regular_file::open_regular;
+use crate::safetensors::{Contents, Dtype, Header, Place, View};
 use crate::t2;
 use crate::tokenizer::TokenizerSource;
 
@@ -19,8 +20,8 @@ impl PackedModel {
     ///
     /// [`Error::In`] with the path, around what the file system reports or what [`Self::from_bytes`] refuses.
     pub fn read(path: &Path) -> Result<Self> {
-        let read = || {
-            let (mut file, size_bytes) = open(path)?;
+        let (mut file, size_bytes) = open_regular(path)?;
+        let mut read = || {
             let mut header = Header::read(&mut file, size_bytes)?;
             let metadata = check(&mut header)?;
             let data = header.read_data(&mut file)?;
