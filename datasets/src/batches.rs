@@ -56,6 +56,11 @@ impl Batches {
         windows
     }
 
+    /// Where the windows of a step start, an index into the training tokens each.
+    pub fn starts(&self, step: u64, sequences: usize) -> Vec<u64> {
+        (0..sequences).map(|sequence| self.start(step, sequence) as u64).collect()
+    }
+
     /// Where the window of a sequence starts.
     fn start(&self, step: u64, sequence: usize) -> usize {
         const WORDS_PER_BLOCK: u128 = 16;

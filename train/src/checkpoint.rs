@@ -15,9 +15,11 @@ use tern_model::parameters::{HostTensor, export, import};
 use crate::adamw::AdamW;
 use crate::config::{RunConfig, TrainConfig};
 use crate::error::{Error, Result};
+use crate::exact_float;
+use crate::guard::Guard;
 
 /// Version of the layout below.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
@@ -38,10 +40,13 @@ pub struct State {
     pub config_sha256: String,
     /// SHA-256 of the training tokens.
     pub data_sha256: String,
-    /// Validation loss after this step, nats per token, where it was measured.
+    /// Validation loss after this step, nats per token, where it was measured and finite.
+    #[serde(with = "exact_float::option")]
     pub val_loss: Option<f64>,
     /// The lowest validation loss so far and its step.
     pub best: Option<Best>,
+    /// Steps skipped, and the running mean of the loss.
+    pub guard: Guard,
     /// SHA-256 of the tensor files, by name.
     pub files: BTreeMap<String, String>,
 }
@@ -53,6 +58,7 @@ pub struct Best {
     /// After which step.
     pub step: u64,
     /// Nats per token.
+    #[serde(with = "exact_float")]
     pub val_loss: f64,
 }
 
@@ -100,7 +106,7 @@ pub fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
 ///
 /// # Errors
 ///
-/// Names the file that could not be written; what was there before stays.
+/// [`Error::NonFiniteWeights`], or the file that could not be written; what was there before stays.
 pub fn save(
     checkpoints: &Path,
     model: &Decoder,
@@ -108,12 +114,16 @@ pub fn save(
     state: &mut State,
 ) -> Result<PathBuf> {
     let target = directory(checkpoints, state.step);
+    let weights = export(model);
+    if let Some((name, _)) = weights.iter().find(|(_, (_, v))| !v.iter().all(|v| v.is_finite())) {
+        return Err(Error::NonFiniteWeights { name: name.clone() });
+    }
     let temporary = tempfile::Builder::new()
         .prefix(".step-")
         .tempdir_in(checkpoints)
         .map_err(Error::io(checkpoints))?;
     let tensors: [(&str, Vec<(String, HostTensor)>); 2] =
-        [(MODEL, export(model).into_iter().collect()), (OPTIMIZER, optimizer.state())];
+        [(MODEL, weights.into_iter().collect()), (OPTIMIZER, optimizer.state())];
     state.files.clear();
     for (name, tensors) in tensors {
         let path = temporary.path().join(name);
@@ -210,6 +220,10 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
         );
         return Err(damaged(&state_path, rule));
     }
+    if path != directory(path.parent().unwrap_or(Path::new("")), state.step) {
+        let rule = format!("step is {}, which is not that of the directory's name", state.step);
+        return Err(damaged(&state_path, rule));
+    }
     let tensors = |name: &str| -> Result<BTreeMap<String, HostTensor>> {
         let file = path.join(name);
         let expected = state
@@ -280,6 +294,7 @@ impl State {
             data_sha256,
             val_loss: None,
             best: None,
+            guard: Guard::default(),
             files: BTreeMap::new(),
         }
     }
@@ -302,6 +317,17 @@ impl Checkpoint {
             let rule = "was written under another configuration than config.toml".into();
             return Err(Error::Checkpoint { path, rule });
         }
+        let (steps, learned) = (config.train.steps, state.step.saturating_sub(state.guard.skipped));
+        if state.step > steps {
+            let rule = format!("step is {}, beyond train.steps ({steps})", state.step);
+            return Err(Error::Checkpoint { path: path.join(STATE), rule });
+        }
+        let tokens = learned.saturating_mul(config.tokens_per_step());
+        if state.tokens != tokens {
+            let rule =
+                format!("tokens is {}, must be {tokens} after step {}", state.tokens, state.step);
+            return Err(Error::Checkpoint { path: path.join(STATE), rule });
+        }
         if state.data_sha256 != data_sha256 {
             let rule = format!(
                 "was trained on other tokens (sha256 {}) than the data has now ({data_sha256})",
@@ -312,8 +338,7 @@ impl Checkpoint {
         let model = import(Decoder::init(&config.model, config.seed, device), model)
             .map_err(|source| Error::Weights { path: path.join(MODEL), source })?;
         let inner = device.clone().inner();
-        let optimizer =
-            AdamW::resume(config.train.optimizer.clone(), state.step, optimizer, &inner);
+        let optimizer = AdamW::resume(config.train.optimizer.clone(), learned, optimizer, &inner);
         Ok((model, optimizer, state))
     }
 }

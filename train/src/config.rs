@@ -10,6 +10,7 @@ use tern_format::packed::GenerationDefaults;
 
 use crate::adamw::AdamWConfig;
 use crate::error::{Error, Result};
+use crate::guard::GuardConfig;
 use crate::schedule::ScheduleConfig;
 
 /// Everything that a run depends on.
@@ -55,6 +56,8 @@ pub struct TrainConfig {
     pub optimizer: AdamWConfig,
     /// The learning rate over the run.
     pub schedule: ScheduleConfig,
+    /// What happens when a loss or gradient is not finite, or jumps.
+    pub guard: GuardConfig,
 }
 
 /// The arithmetic of training.
@@ -89,6 +92,7 @@ impl Default for TrainConfig {
             keep_checkpoints: 2,
             optimizer: AdamWConfig::default(),
             schedule: ScheduleConfig::default(),
+            guard: GuardConfig::default(),
         }
     }
 }
@@ -190,6 +194,7 @@ impl RunConfig {
             ("train.eval_every", train.eval_every, 1 << 32),
             ("train.checkpoint_every", train.checkpoint_every, 1 << 32),
             ("train.keep_checkpoints", train.keep_checkpoints as u64, 1 << 16),
+            ("train.guard.most_skipped", train.guard.most_skipped, 1 << 32),
         ] {
             rule((1..=most).contains(&value), key, format!("must be 1 to {most}, is {value}"))?;
         }
@@ -203,6 +208,7 @@ impl RunConfig {
             ("train.clip_norm", train.clip_norm),
             ("train.optimizer.weight_decay", optimizer.weight_decay),
             ("train.optimizer.eps", optimizer.eps),
+            ("train.guard.spike_deviations", train.guard.spike_deviations),
         ] {
             rule(
                 value.is_finite() && value >= 0.0,

@@ -1,5 +1,6 @@
 //! Where a run keeps what it writes.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use tern_format::atomic::write_atomically;
@@ -14,12 +15,21 @@ use crate::error::{Error, Result};
 /// OUT/data/                    tokenizer and token files, unless --data names another place
 /// OUT/checkpoints/step-…/      latent weights, optimizer state, state.json
 /// OUT/metrics.jsonl            a line a step, the same bytes however often the run was stopped
+/// OUT/events.jsonl             a line for each skipped step, spike or warning, as repeatable
+/// OUT/weights.jsonl            a line a validation: zeros and scales of every ternary matrix, as repeatable
 /// OUT/timings.jsonl            a line a step, what depends on the machine
 /// OUT/samples.jsonl            text written during training
 /// OUT/model.safetensors        the packed model
+/// OUT/lock                     held while a process trains here
 /// ```
 #[derive(Clone, Debug)]
 pub struct RunDirectory(PathBuf);
+
+/// A run directory that no other process may train in.
+#[derive(Debug)]
+pub struct RunLock {
+    _file: File,
+}
 
 impl RunDirectory {
     /// A directory that need not exist yet.
@@ -52,6 +62,16 @@ impl RunDirectory {
         self.0.join("metrics.jsonl")
     }
 
+    /// Skipped steps, spikes and warnings.
+    pub fn events(&self) -> PathBuf {
+        self.0.join("events.jsonl")
+    }
+
+    /// Zeros and scales over the run.
+    pub fn weights(&self) -> PathBuf {
+        self.0.join("weights.jsonl")
+    }
+
     /// What depends on the machine.
     pub fn timings(&self) -> PathBuf {
         self.0.join("timings.jsonl")
@@ -65,6 +85,24 @@ impl RunDirectory {
     /// The packed model.
     pub fn model(&self) -> PathBuf {
         self.0.join("model.safetensors")
+    }
+
+    /// Takes the directory for this process until the lock is dropped or the process ends, however it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] if another process has it, and whatever stops the directory from being made.
+    pub fn lock(&self) -> Result<RunLock> {
+        std::fs::create_dir_all(&self.0).map_err(Error::io(&self.0))?;
+        let path = self.0.join("lock");
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(Error::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(RunLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(Error::Locked { path: self.0.clone() }),
+            Err(TryLockError::Error(error)) => Err(Error::io(&path)(error)),
+        }
     }
 
     /// Whether a run has begun here.

@@ -83,15 +83,38 @@ pub enum Error {
         /// Keys that differ, with both values.
         differences: String,
     },
-    /// The loss or the gradient is no number.
-    #[error("step {step}: {what} is {value}; the weights were left as they were after step {}", step - 1)]
-    NonFinite {
-        /// The step that was not taken.
+    /// Another process trains in the directory.
+    #[error("{}: another process is training here; wait for it, stop it, or choose another --out", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Loss or gradient were not finite too many times in a row.
+    #[error(
+        "{skipped} steps in a row up to step {step} were skipped, because loss or gradient were not finite (last: {what} {value}); \
+         {} holds the last good state, after step {good}; begin a new run with a lower \
+         train.optimizer.learning_rate or a smaller train.clip_norm",
+        checkpoint.display()
+    )]
+    Diverged {
+        /// The last step that was tried.
         step: u64,
+        /// Steps skipped in a row.
+        skipped: u64,
         /// `loss` or `gradient norm`.
         what: &'static str,
-        /// The value.
+        /// Its last value.
         value: f64,
+        /// The step of the last good state.
+        good: u64,
+        /// Where that state is.
+        checkpoint: PathBuf,
+    },
+    /// A parameter is no number, so it must not be saved.
+    #[error("parameter {name} has a value that is not finite; nothing was saved")]
+    NonFiniteWeights {
+        /// The parameter.
+        name: String,
     },
     /// A matrix has no absmean to divide by.
     #[error("tensor {name}: {rule}")]

@@ -7,11 +7,14 @@ pub mod config;
 pub mod directory;
 pub mod error;
 pub mod evaluation;
+mod exact_float;
 pub mod export;
 pub mod gradients;
+pub mod guard;
 pub mod metrics;
 pub mod plan;
 pub mod schedule;
 pub mod trainer;
+pub mod weights;
 
 pub use error::{Error, Result};

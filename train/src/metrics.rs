@@ -1,4 +1,5 @@
-//! `metrics.jsonl`, what a resumed run repeats to the bit, and `timings.jsonl`, what depends on the machine.
+//! What a run writes a line at a time: `metrics.jsonl`, `events.jsonl` and `weights.jsonl`, which a resumed run repeats
+//! to the bit, and `timings.jsonl`, what depends on the machine.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
@@ -15,12 +16,15 @@ pub struct Metrics {
     pub step: u64,
     /// Tokens learned from.
     pub tokens: u64,
-    /// Mean cross-entropy of the step's batch before its update, nats per token.
-    pub loss: f64,
+    /// Mean cross-entropy of the step's batch before its update, nats per token; none if it was not finite.
+    pub loss: Option<f64>,
     /// Learning rate of the step.
     pub lr: f64,
-    /// Global L2 norm of the gradient before clipping.
-    pub grad_norm: f64,
+    /// Global L2 norm of the gradient before clipping; none if it was not finite.
+    pub grad_norm: Option<f64>,
+    /// Whether the step was skipped, because its loss or its gradient was not finite.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
     /// Mean cross-entropy on the validation set after the step, nats per token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
@@ -50,10 +54,40 @@ pub struct Timings {
     pub elapsed_seconds: f64,
 }
 
+/// One line of `events.jsonl`: what a person should know of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Optimizer steps taken, counting a skipped one.
+    pub step: u64,
+    /// What happened.
+    pub kind: EventKind,
+    /// The same in words, with the values.
+    pub message: String,
+    /// The step's batch, where it is to blame: the first token of each of its windows, an index into the training tokens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<u64>,
+}
+
+/// The kinds of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// A step whose loss or gradient was not finite left the weights as they were.
+    Skipped,
+    /// The loss stood far above its running mean.
+    Spike,
+    /// The projection of a matrix would be called collapsed.
+    Collapse,
+    /// The validation loss was not finite.
+    Validation,
+}
+
 /// A file of one JSON object a line, appended to.
 pub struct JsonLines {
     path: PathBuf,
     file: File,
+    lines: u64,
+    last_step: u64,
 }
 
 impl JsonLines {
@@ -68,7 +102,7 @@ impl JsonLines {
         let mut options = OpenOptions::new();
         let mut file =
             options.read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
-        let mut kept = 0;
+        let (mut kept, mut lines, mut last_step) = (0, 0, 0);
         let mut reader = BufReader::new(&mut file);
         let mut line = Vec::new();
         for number in 1.. {
@@ -88,11 +122,27 @@ impl JsonLines {
             if found.step > step {
                 break;
             }
+            if found.step < last_step {
+                let rule = format!("line {number} has step {} after {last_step}", found.step);
+                return Err(Error::Checkpoint { path: path.into(), rule });
+            }
+            last_step = found.step;
+            lines += 1;
             kept += length as u64;
         }
         file.set_len(kept).map_err(io)?;
         file.seek(SeekFrom::Start(kept)).map_err(io)?;
-        Ok(Self { path: path.into(), file })
+        Ok(Self { path: path.into(), file, lines, last_step })
+    }
+
+    /// Lines that were there when it was opened, up to the step given then.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// The step of the last of them, 0 if there are none.
+    pub fn last_step(&self) -> u64 {
+        self.last_step
     }
 
     /// Appends a line.

@@ -14,7 +14,9 @@ use crate::directory::RunDirectory;
 use crate::error::{Error, Result};
 use crate::evaluation::{Validation, inputs_and_targets, validate};
 use crate::gradients::Gradients;
-use crate::metrics::{JsonLines, Metrics, Timings};
+use crate::guard::Spike;
+use crate::metrics::{Event, EventKind, JsonLines, Metrics, Timings};
+use crate::weights::Weights;
 
 /// Where a run trains, on what, and how far.
 pub struct Run<'a> {
@@ -46,6 +48,8 @@ pub trait Observer {
     fn stepped(&mut self, _metrics: &Metrics, _timings: &Timings) {}
     /// The validation loss was measured.
     fn validated(&mut self, _step: u64, _validation: &Validation, _best: bool) {}
+    /// Zeros and scales were counted.
+    fn weighed(&mut self, _weights: &Weights) {}
     /// The configuration asks for samples now.
     fn sample(&mut self, _step: u64, _model: &Decoder) {}
     /// A checkpoint is on the disk.
@@ -73,14 +77,16 @@ pub struct Outcome {
 
 /// Trains until the last step, `stop_at`, or an interruption, whichever comes first; then saves.
 ///
+/// A step whose loss or gradient is not finite leaves the weights as they are.
+///
 /// # Errors
 ///
-/// [`Error::NonFinite`] before such a step reaches the weights, a checkpoint of other settings or data, and whatever stops a file from being written; the checkpoints on the disk stay whole.
+/// [`Error::Diverged`] after too many such steps in a row, a checkpoint of other settings or data, and whatever stops a
+/// file from being written; the checkpoints on the disk stay whole.
 pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
-    let Run { config, directory, device, batches, validation, .. } = run;
+    let Run { config, device, batches, validation, .. } = run;
     let (mut model, mut optimizer, mut state) = begin(run, observer)?;
-    let mut metrics_file = JsonLines::open(&directory.metrics(), state.step)?;
-    let mut timings_file = JsonLines::open(&directory.timings(), state.step)?;
+    let mut logs = Logs::open(run.directory, state.step, observer)?;
     let steps = config.train.steps;
     let last = run.stop_at.unwrap_or(steps).min(steps);
     let train = &config.train;
@@ -107,26 +113,37 @@ pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
         }
 
         let grad_norm = gradients.norm();
-        for (what, value) in [("loss", step_loss), ("gradient norm", grad_norm)] {
-            if !value.is_finite() {
-                save(run, &model, &optimizer, &mut state, &mut saved, observer)?;
-                return Err(Error::NonFinite { step, what, value });
+        let lr = train.schedule.learning_rate(train.optimizer.learning_rate, step, steps);
+        let fault = Fault::of(step_loss, grad_norm);
+        match fault {
+            None => {
+                if train.clip_norm > 0.0 {
+                    gradients.clip(grad_norm, train.clip_norm);
+                }
+                model = optimizer.step(model, gradients, lr);
+                state.tokens += config.tokens_per_step();
+                if let Some(spike) = state.guard.observe(step_loss, &train.guard) {
+                    logs.event(spike_event(step, step_loss, spike), observer)?;
+                }
+            }
+            Some(fault) => {
+                state.guard.skip();
+                let windows = batches.starts(state.step, config.sequences_per_step());
+                logs.event(skip_event(step, fault, windows), observer)?;
             }
         }
-        if train.clip_norm > 0.0 {
-            gradients.clip(grad_norm, train.clip_norm);
-        }
-        let lr = train.schedule.learning_rate(train.optimizer.learning_rate, step, steps);
-        model = optimizer.step(model, gradients, lr);
         clock.lap(Phase::Optimizer);
         state.step = step;
-        state.tokens += config.tokens_per_step();
         loss = Some(step_loss);
 
         let validated = step.is_multiple_of(train.eval_every) || step == steps;
         let validated = validated
             .then(|| validate(&model, validation, run.validation_bytes, &config.data, device));
         clock.lap(Phase::Validation);
+        if let Some(v) = validated.filter(|v| !v.loss.is_finite()) {
+            logs.event(validation_event(step, v.loss), observer)?;
+        }
+        let validated = validated.filter(|v| v.loss.is_finite());
         state.val_loss = validated.map(|v| v.loss);
         let improved = validated.is_some_and(|v| state.best.is_none_or(|b| v.loss < b.val_loss));
         if let (true, Some(v)) = (improved, validated) {
@@ -136,29 +153,38 @@ pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
         let metrics = Metrics {
             step,
             tokens: state.tokens,
-            loss: step_loss,
+            loss: Some(step_loss).filter(|loss| loss.is_finite()),
             lr,
-            grad_norm,
+            grad_norm: Some(grad_norm).filter(|norm| norm.is_finite()),
+            skipped: fault.is_some(),
             val_loss: validated.map(|v| v.loss),
             val_bits_per_byte: validated.map(|v| v.bits_per_byte),
         };
         let timings = clock.timings(step, config.tokens_per_step(), began);
-        metrics_file.write(&metrics)?;
-        timings_file.write(&timings)?;
+        logs.metrics.write(&metrics)?;
+        logs.timings.write(&timings)?;
         observer.stepped(&metrics, &timings);
         if let Some(validation) = &validated {
             observer.validated(step, validation, improved);
+        }
+        if step == 1 || validated.is_some() {
+            logs.weigh(&model, config, step, observer)?;
+        }
+        if let Some(fault) =
+            fault.filter(|_| state.guard.skipped_in_row >= train.guard.most_skipped)
+        {
+            return Err(give_up(run, model, optimizer, state, fault, observer)?);
         }
         if config.samples.every > 0 && step.is_multiple_of(config.samples.every) {
             observer.sample(step, &model);
         }
         if improved || step.is_multiple_of(train.checkpoint_every) {
-            metrics_file.sync()?;
+            logs.sync()?;
             save(run, &model, &optimizer, &mut state, &mut saved, observer)?;
         }
     }
 
-    metrics_file.sync()?;
+    logs.sync()?;
     save(run, &model, &optimizer, &mut state, &mut saved, observer)?;
     Ok(Outcome { step: state.step, finished: state.step == steps, loss, best: state.best })
 }
@@ -177,10 +203,154 @@ fn begin(run: &Run<'_>, observer: &mut dyn Observer) -> Result<(Decoder, AdamW, 
         observer.started(restored.2.step, Some(&path));
         return Ok(restored);
     }
-    let model = Decoder::init(&config.model, config.seed, device);
-    let optimizer = AdamW::new(config.train.optimizer.clone());
+    let taken = JsonLines::open(&directory.metrics(), u64::MAX)?.last_step();
+    if taken > config.train.checkpoint_every {
+        let detail = format!(
+            ", although metrics.jsonl knows {taken} steps: put the checkpoints back, or begin anew in another directory"
+        );
+        return Err(Error::NoCheckpoint { path: checkpoints, detail });
+    }
+    if taken > 0 {
+        observer.warned(&format!(
+            "the run ended after step {taken}, before its first checkpoint; it begins again"
+        ));
+    }
+    let restored = fresh(run);
     observer.started(0, None);
-    Ok((model, optimizer, State::new(config, run.data_sha256.into())))
+    Ok(restored)
+}
+
+/// A run before its first step.
+fn fresh(run: &Run<'_>) -> (Decoder, AdamW, State) {
+    let model = Decoder::init(&run.config.model, run.config.seed, run.device);
+    let optimizer = AdamW::new(run.config.train.optimizer.clone());
+    (model, optimizer, State::new(run.config, run.data_sha256.into()))
+}
+
+/// Puts the last good state on the disk and returns the error that names it.
+///
+/// That is the state before the skipped steps; or, where the last update itself overflowed, the latest whole checkpoint,
+/// or the initial weights.
+fn give_up(
+    run: &Run<'_>,
+    model: Decoder,
+    optimizer: AdamW,
+    mut state: State,
+    Fault { what, value }: Fault,
+    observer: &mut dyn Observer,
+) -> Result<Error> {
+    let checkpoints = run.directory.checkpoints();
+    let (step, skipped) = (state.step, state.guard.forget_skipped());
+    state.step -= skipped;
+    let checkpoint = match checkpoint::save(&checkpoints, &model, &optimizer, &mut state) {
+        Err(Error::NonFiniteWeights { .. }) if checkpoint::list(&checkpoints)?.is_empty() => {
+            let (model, optimizer, mut initial) = fresh(run);
+            state.step = 0;
+            checkpoint::save(&checkpoints, &model, &optimizer, &mut initial)?
+        }
+        Err(Error::NonFiniteWeights { .. }) => {
+            let whole = checkpoint::latest(&checkpoints, &mut |e| observer.warned(&e.to_string()))?;
+            state.step = whole.state.step;
+            whole.path
+        }
+        saved => saved?,
+    };
+    Ok(Error::Diverged { step, skipped, what, value, good: state.step, checkpoint })
+}
+
+/// What of a step is not finite.
+#[derive(Clone, Copy)]
+struct Fault {
+    what: &'static str,
+    value: f64,
+}
+
+impl Fault {
+    fn of(loss: f64, grad_norm: f64) -> Option<Self> {
+        [("loss", loss), ("gradient norm", grad_norm)]
+            .into_iter()
+            .find(|(_, value)| !value.is_finite())
+            .map(|(what, value)| Self { what, value })
+    }
+}
+
+fn skip_event(step: u64, Fault { what, value }: Fault, windows: Vec<u64>) -> Event {
+    let message = format!("step {step} was skipped: its {what} is {value}");
+    Event { step, kind: EventKind::Skipped, message, windows }
+}
+
+fn spike_event(step: u64, loss: f64, Spike { mean, deviations }: Spike) -> Event {
+    let message = format!(
+        "step {step}: the loss {loss:.3} is {deviations:.1} standard deviations above its running mean {mean:.3}"
+    );
+    Event { step, kind: EventKind::Spike, message, windows: Vec::new() }
+}
+
+fn validation_event(step: u64, loss: f64) -> Event {
+    let message = format!("step {step}: the validation loss is {loss}; it does not count");
+    Event { step, kind: EventKind::Validation, message, windows: Vec::new() }
+}
+
+/// The files that grow a line at a time.
+struct Logs {
+    metrics: JsonLines,
+    timings: JsonLines,
+    events: JsonLines,
+    weights: JsonLines,
+}
+
+impl Logs {
+    /// Opens all of them after `step` steps.
+    fn open(directory: &RunDirectory, step: u64, observer: &mut dyn Observer) -> Result<Self> {
+        let metrics = JsonLines::open(&directory.metrics(), step)?;
+        if metrics.lines() != step {
+            observer.warned(&format!(
+                "{}: has {} of the {step} steps before this one",
+                directory.metrics().display(),
+                metrics.lines()
+            ));
+        }
+        Ok(Self {
+            metrics,
+            timings: JsonLines::open(&directory.timings(), step)?,
+            events: JsonLines::open(&directory.events(), step)?,
+            weights: JsonLines::open(&directory.weights(), step)?,
+        })
+    }
+
+    /// Puts on the disk what a checkpoint relies on.
+    fn sync(&mut self) -> Result<()> {
+        [&mut self.metrics, &mut self.events, &mut self.weights]
+            .into_iter()
+            .try_for_each(JsonLines::sync)
+    }
+
+    fn event(&mut self, event: Event, observer: &mut dyn Observer) -> Result<()> {
+        observer.warned(&event.message);
+        self.events.write(&event)
+    }
+
+    /// Logs zeros and scales, and warns of matrices that have collapsed.
+    fn weigh(
+        &mut self,
+        model: &Decoder,
+        config: &RunConfig,
+        step: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let Some(weights) = Weights::measure(model, &config.model, step) else { return Ok(()) };
+        self.weights.write(&weights)?;
+        observer.weighed(&weights);
+        if let Some(collapsed) = weights.collapsed(&config.model) {
+            let message =
+                format!("step {step}: projected now, the model would be collapsed: {collapsed}");
+            self.event(
+                Event { step, kind: EventKind::Collapse, message, windows: Vec::new() },
+                observer,
+            )?;
+        }
+        Ok(())
+    }
 }
 
 /// Saves a checkpoint unless this step has one, then removes what need not be kept.

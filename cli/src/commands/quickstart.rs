@@ -70,6 +70,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     // Before the data are made: another run in this directory is refused at once.
     let resume = directory.has_run();
     directory.check(&config, resume)?;
+    let _lock = directory.lock()?;
 
     let plan = Plan::new(&config);
     terminal.say(&format!(

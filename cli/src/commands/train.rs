@@ -97,6 +97,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     }
     // Before the data are made: a run that is there already keeps its own.
     directory.check(&config, arguments.resume)?;
+    let _lock = directory.lock()?;
     terminal.detail(&config.to_toml());
 
     let data_directory = arguments.data.clone().unwrap_or_else(|| directory.data());

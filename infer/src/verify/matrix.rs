@@ -12,9 +12,9 @@
 use serde::Serialize;
 use tern_format::packed::Tensor;
 use tern_format::t2;
-use tern_kernels::ternarize::absmean;
+use tern_kernels::ternarize::{absmean, collapse_floor};
 
-use super::{Verdict, collapse_floor};
+use super::Verdict;
 use crate::error::Result;
 
 /// How near to ternary a weight is, as a share of the scale, to count as an imitation of it.

@@ -136,14 +136,6 @@ impl Report {
     }
 }
 
-/// The scale below which a matrix counts as collapsed: `1e-2 / sqrt(d_input)`.
-///
-/// A healthy scale keeps the variance of a layer's output near that of its input, so it is near
-/// `1 / sqrt(d_input)`; this is a hundredth of it.
-pub fn collapse_floor(d_input: usize) -> f64 {
-    1e-2 / (d_input.max(1) as f64).sqrt()
-}
-
 /// Verifies a file.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use tern_format::packed::{Check, FloatTensor, TernaryTensor};
-use tern_kernels::ternarize::ternarize;
+use tern_kernels::ternarize::{collapse_floor, ternarize};
 
 use super::*;
 use crate::reference::{config, packed};

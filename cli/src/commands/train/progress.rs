@@ -77,9 +77,9 @@ impl<'a> Progress<'a> {
         let left = (last - metrics.step.min(last)) as f64;
         let eta = self.began.elapsed().as_secs_f64() / taken * left;
         let val_loss = self.val_loss.map_or_else(String::new, |loss| format!("  val {loss:.3}"));
+        let loss = metrics.loss.map_or("skipped".into(), |loss| format!("{loss:.3}"));
         format!(
-            "loss {:.3}{val_loss}  lr {:.1e}  {} tok/s  {} left",
-            metrics.loss,
+            "loss {loss}{val_loss}  lr {:.1e}  {} tok/s  {} left",
             metrics.lr,
             thousands(timings.tokens_per_second as u64),
             duration(eta)

@@ -1,0 +1,104 @@
+//! A directory to run the binary in, on a model that trains in a second.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+pub(crate) const CONFIG: &str = r#"
+seed = 7
+[model]
+architecture = "bitlm"
+hidden_size = 32
+intermediate_size = 64
+num_hidden_layers = 2
+num_attention_heads = 2
+max_position_embeddings = 64
+[data]
+corpus = "stories"
+train_stories = 300
+valid_stories = 20
+seq_len = 32
+micro_batch = 2
+[data.tokenizer]
+train = "unigram"
+vocab_size = 400
+[train]
+steps = 8
+grad_accum = 2
+eval_every = 4
+checkpoint_every = 3
+[samples]
+every = 4
+max_tokens = 8
+[generate]
+max_tokens = 20
+"#;
+
+pub(crate) struct Workplace(TempDir);
+
+impl Workplace {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("run.toml"), CONFIG).unwrap();
+        Self(directory)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn tern(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_tern"))
+            .args(arguments)
+            .current_dir(self.0.path())
+            .env_remove("TERN_KERNEL")
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a command that must succeed and returns its standard output.
+    pub(crate) fn done(&self, arguments: &[&str]) -> String {
+        let output = self.tern(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that must fail with exit code 1 and returns its message.
+    pub(crate) fn failed(&self, arguments: &[&str]) -> String {
+        let output = self.tern(arguments);
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
+        assert!(!message.contains("panicked"), "{message}");
+        message
+    }
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+pub(crate) fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+/// Every file below a directory that a resumed run must repeat, with its bytes.
+pub(crate) fn lasting_files(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
+    let mut pending = vec![directory.to_path_buf()];
+    while let Some(path) = pending.pop() {
+        for entry in fs::read_dir(&path).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.file_name().unwrap() != "timings.jsonl" {
+                let name = path.strip_prefix(directory).unwrap().display().to_string();
+                all.push((name, fs::read(&path).unwrap()));
+            }
+        }
+    }
+    all.sort();
+    all
+}
