@@ -20,7 +20,7 @@ enum Ending {
     /// Stopped by Ctrl-C; exit code 130, as shells have it.
     #[cfg(feature = "train")]
     Interrupted,
-    /// The verifier's verdict is not a ternary model; exit code 3.
+    /// The verifier does not pass the file; exit code 3.
     Refused,
 }
 
@@ -30,8 +30,8 @@ enum Ending {
     about = "Train, verify and run ternary (1.58-bit) language models.",
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = "Begin with `tern quickstart`.\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 verified and found \
-                  not ternary, 130 interrupted."
+    after_help = "Begin with `tern quickstart`.\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 verified and not \
+                  passed, 130 interrupted."
 )]
 struct Arguments {
     /// Print one JSON object to standard output instead of text.

@@ -6,12 +6,20 @@ use serde::{Deserialize, Serialize};
 use tern_datasets::config::DataConfig;
 use tern_format::checksum::sha256;
 use tern_format::config::{Architecture, ModelConfig};
+use tern_format::error::printable;
 use tern_format::packed::GenerationDefaults;
+use tern_format::regular_file::read_small_text;
 
 use crate::adamw::AdamWConfig;
 use crate::error::{Error, Result};
 use crate::guard::GuardConfig;
 use crate::schedule::ScheduleConfig;
+
+/// The largest file that is read as a configuration, in bytes.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// The longest line of a file that an error quotes, in characters.
+const MOST_QUOTED: usize = 300;
 
 /// Everything that a run depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,8 +118,7 @@ impl RunConfig {
     ///
     /// Names the file, the place, the rule, and for an unknown key the nearest known one.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        Self::parse(&text, path, overrides)
+        Self::parse(&read_small_text(path, MOST_BYTES)?, path, overrides)
     }
 
     /// Parses the text of a configuration; `origin` is the name that errors give it.
@@ -122,7 +129,7 @@ impl RunConfig {
     pub fn parse(text: &str, origin: &Path, overrides: &[String]) -> Result<Self> {
         let toml_error = |error: toml::de::Error| Error::Toml {
             path: origin.into(),
-            message: suggest_key(error.to_string().trim_end()),
+            message: suggest_key(&shown(&error)),
         };
         let mut table: toml::Table = toml::from_str(text).map_err(toml_error)?;
         // Parsing the text itself, before the preset fills it up, gives errors their line and column.
@@ -229,6 +236,9 @@ impl RunConfig {
             "train.schedule.final_ratio",
             format!("must be 0 to 1, is {ratio}"),
         )?;
+        self.generate
+            .validate()
+            .map_err(|(setting, rule)| Error::Key { key: format!("generate.{setting}"), rule })?;
         rule(
             self.data.seq_len <= self.model.max_position_embeddings,
             "data.seq_len",
@@ -333,6 +343,13 @@ fn apply_override(table: &mut toml::Table, text: &str) -> Result<()> {
     Ok(())
 }
 
+/// TOML's own words, which quote the line: fit for a terminal, whatever the line holds.
+fn shown(error: &toml::de::Error) -> String {
+    let text = error.to_string();
+    let lines: Vec<_> = text.trim_end().lines().map(|line| printable(line, MOST_QUOTED)).collect();
+    lines.join("\n")
+}
+
 /// Adds the nearest known key to serde's message about an unknown one.
 fn suggest_key(message: &str) -> String {
     let Some((_, rest)) = message.split_once("unknown field `") else { return message.into() };
@@ -423,10 +440,28 @@ steps = 10
             ("data.seq_len=4096", "data.seq_len"),
             ("train.schedule.final_ratio=-1", "train.schedule.final_ratio"),
             ("model.num_attention_heads=3", "model.num_attention_heads"),
+            ("generate.temperature=nan", "generate.temperature must be at least 0, is NaN"),
+            ("generate.top_p=2", "generate.top_p must be above 0 and at most 1, is 2"),
         ] {
             let error = parse(TEXT, &[text]).unwrap_err().to_string();
             assert!(error.starts_with(key), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_hostile_file_is_refused_in_a_few_printable_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run.toml");
+        let refused = || RunConfig::read(&path, &[]).unwrap_err().to_string();
+        std::fs::write(&path, format!("{TEXT}\u{1b}[2J = {}", "x".repeat(100_000))).unwrap();
+        let error = refused();
+        assert!(error.len() < 2_000 && !error.contains('\u{1b}'), "{error}");
+        std::fs::write(&path, format!("x = {}", "[".repeat(100_000))).unwrap();
+        assert!(refused().len() < 2_000);
+        std::fs::write(&path, b"seed = \xff").unwrap();
+        assert!(refused().contains("run.toml: must be UTF-8"), "{}", refused());
+        std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert!(refused().contains("run.toml: must have at most 1048576 bytes"), "{}", refused());
     }
 
     #[test]
