@@ -1,7 +1,11 @@
 //! The `tern` command: arguments, progress, and the only place that prints.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "train")]
+mod chart;
 mod commands;
+#[cfg(feature = "train")]
+mod history;
 mod terminal;
 
 use std::process::ExitCode;
@@ -10,7 +14,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use commands::{data, devices, generate, verify};
 #[cfg(feature = "train")]
-use commands::{export, quickstart, train};
+use commands::{export, plot, quickstart, report, train};
 use terminal::Terminal;
 
 /// What a command ended with, beside an error.
@@ -58,6 +62,10 @@ enum Command {
     Train(train::Arguments),
     #[cfg(feature = "train")]
     Export(export::Arguments),
+    #[cfg(feature = "train")]
+    Report(report::Arguments),
+    #[cfg(feature = "train")]
+    Plot(plot::Arguments),
     Verify(verify::Arguments),
     Generate(generate::Arguments),
     Devices(devices::Arguments),
@@ -76,6 +84,10 @@ fn main() -> ExitCode {
         Command::Train(arguments) => train::run(&arguments, &terminal),
         #[cfg(feature = "train")]
         Command::Export(arguments) => export::run(&arguments, &terminal),
+        #[cfg(feature = "train")]
+        Command::Report(arguments) => report::run(&arguments, &terminal),
+        #[cfg(feature = "train")]
+        Command::Plot(arguments) => plot::run(&arguments, &terminal),
         Command::Verify(arguments) => verify::run(&arguments, &terminal),
         Command::Generate(arguments) => generate::run(&arguments, &terminal),
         Command::Devices(arguments) => devices::run(&arguments, &terminal),

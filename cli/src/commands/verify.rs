@@ -62,7 +62,7 @@ pub(crate) fn summary(report: &Report) -> String {
 }
 
 /// The verdict as JSON spells it.
-fn word(verdict: Verdict) -> String {
+pub(crate) fn word(verdict: Verdict) -> String {
     match serde_json::to_value(verdict) {
         Ok(Value::String(word)) => word,
         _ => format!("{verdict:?}"),
