@@ -1,5 +1,6 @@
 //! What a packed model says of itself.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ModelConfig;
@@ -46,20 +47,25 @@ pub struct Metadata {
 }
 
 /// What `generate` does when nothing else is asked for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GenerationDefaults {
-    /// Divides the logits; 0 takes the largest.
+    /// Divides the logits; 0 takes the largest. Unit: none.
+    #[schemars(range(min = 0.0))]
     pub temperature: f32,
-    /// Keeps this many of the likeliest tokens; 0 keeps all.
+    /// Keeps this many of the likeliest tokens; 0 keeps all. Unit: tokens.
     pub top_k: usize,
-    /// Keeps the likeliest tokens up to this share; 1 keeps all.
+    /// Keeps the likeliest tokens up to this share; 1 keeps all. Unit: none.
+    #[schemars(extend("exclusiveMinimum" = 0.0), range(max = 1.0))]
     pub top_p: f32,
-    /// Keeps tokens at least this share of the likeliest; 0 keeps all.
+    /// Keeps tokens at least this share of the likeliest; 0 keeps all. Unit: none.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub min_p: f32,
-    /// Divides the logits of tokens already there; 1 changes nothing.
+    /// Divides the logits of tokens already there; 1 changes nothing. Unit: none.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub repetition_penalty: f32,
-    /// The most tokens to add.
+    /// The most tokens to add. Unit: tokens.
+    #[schemars(range(max = 16_777_216))]
     pub max_tokens: usize,
     /// The text to go on from.
     pub prompt: String,
@@ -172,7 +178,8 @@ impl Metadata {
 }
 
 impl GenerationDefaults {
-    fn validate(&self) -> Result<()> {
+    /// The first key that breaks its rule, with the rule and the value found.
+    pub fn broken_rule(&self) -> Option<(&'static str, String)> {
         let Self { temperature, top_p, min_p, repetition_penalty, max_tokens, .. } = *self;
         for (holds, name, must, value) in [
             (
@@ -190,12 +197,21 @@ impl GenerationDefaults {
                 repetition_penalty,
             ),
         ] {
-            rule(holds, "generation", || format!("{name} must be {must}, is {value}"))?;
+            if !holds {
+                return Some((name, format!("must be {must}, is {value}")));
+            }
         }
         // As for `max_position_embeddings`: more is no number of tokens.
-        rule(max_tokens <= 1 << 24, "generation", || {
-            format!("max_tokens must be at most {}, is {max_tokens}", 1 << 24)
-        })
+        let most = 1 << 24;
+        let rule = || format!("must be at most {most}, is {max_tokens}");
+        (max_tokens > most).then(|| ("max_tokens", rule()))
+    }
+
+    fn validate(&self) -> Result<()> {
+        match self.broken_rule() {
+            Some((key, broken)) => rule(false, "generation", || format!("{key} {broken}")),
+            None => Ok(()),
+        }
     }
 }
 
