@@ -1,9 +1,11 @@
-//! What training is composed of on the other devices, against the fused operations of the CPU: values and gradients.
-#![allow(clippy::unwrap_used, reason = "tests")]
+//! Training on the other devices against training on the CPU: operations and whole steps.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests, which say what they measured")]
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use tern_format::config::{ActivationQuantizer, Quantizer};
 use tern_model::fused::{self, AttentionShape, RopeTables};
 use tern_model::parameters::values;
+use tern_tests::training::Training;
 use tern_tests::{device, max_difference};
 
 /// f32 sums of some hundred terms in another order.
@@ -105,4 +107,37 @@ fn operations_on_ndarray_are_those_of_the_cpu() {
 #[test]
 fn operations_on_wgpu_are_those_of_the_cpu() {
     operations("wgpu");
+}
+
+/// Trains 20 steps on both devices; losses may differ by `loss_bound` and gradient norms by `norm_bound`, relatively.
+fn steps(other: &str, activation: ActivationQuantizer, loss_bound: f64, norm_bound: f64) {
+    let Some(device) = device(other) else { return };
+    let mut wanted = Training::new(Quantizer::B158, activation, Device::flex());
+    let mut found = Training::new(Quantizer::B158, activation, device);
+    let mut worst = [0.0f64; 2];
+    for step in 0..20 {
+        let (found, wanted) = (found.step(step), wanted.step(step));
+        for i in 0..2 {
+            worst[i] = worst[i].max((found[i] - wanted[i]).abs() / wanted[i]);
+        }
+        assert!(worst[0] <= loss_bound, "step {step}: loss {} against {}", found[0], wanted[0]);
+        assert!(worst[1] <= norm_bound, "step {step}: norm {} against {}", found[1], wanted[1]);
+    }
+    println!(
+        "{other}, {activation:?}: losses within {:.1e}, norms within {:.1e}",
+        worst[0], worst[1]
+    );
+}
+
+#[test]
+fn twenty_steps_on_ndarray_are_those_of_the_cpu() {
+    steps("ndarray", ActivationQuantizer::None, 1e-3, 1e-3);
+    // A flipped code may cost 1e-3 of the loss and 1e-2 of a gradient.
+    steps("ndarray", ActivationQuantizer::Int8, 1e-3, 1e-2);
+}
+
+#[test]
+fn twenty_steps_on_wgpu_are_those_of_the_cpu() {
+    steps("wgpu", ActivationQuantizer::None, 1e-3, 1e-3);
+    steps("wgpu", ActivationQuantizer::Int8, 1e-3, 1e-2);
 }

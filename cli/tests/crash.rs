@@ -1,6 +1,11 @@
 //! What a crash may cost: nothing but the steps since the last checkpoint.
 #![cfg(all(feature = "train", unix))]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests, which say what they did and what they skipped"
+)]
 
 mod workplace;
 

@@ -187,7 +187,7 @@ fn a_full_disk_is_an_error_and_loses_nothing() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_tern"))
         .args(["--json", "verify", "run/model.safetensors"])
-        .current_dir(place.0.path())
+        .current_dir(place.path(""))
         .stdout(full)
         .output()
         .unwrap();

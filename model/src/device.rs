@@ -89,9 +89,7 @@ const ADVICE: &str = if cfg!(target_os = "macos") {
      `mesa-vulkan-drivers` and `vulkan-loader` on Fedora) for AMD, Intel and for Mesa's software renderer"
 };
 
-/// Every device of this build and machine, the default first; adapters are opened to learn their names.
-///
-/// An adapter that does not open is listed with what its driver said.
+/// Every device of this build and machine, the default first.
 pub fn devices() -> Vec<DeviceInfo> {
     let mut all = vec![DeviceInfo {
         name: "cpu".into(),

@@ -3,8 +3,11 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that cannot read its input must stop"
+    clippy::print_stdout,
+    reason = "a test that cannot read its input must stop, and one that skips must say so"
 )]
+
+pub mod training;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,59 +1,78 @@
 //! The adapters that wgpu finds: GPUs, and software that stands in for one.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
-use burn::backend::{CubeDevice, DispatchDevice, WgpuDeviceKind};
-use burn::tensor::{Device, DeviceKind, DeviceType};
+use burn::tensor::wgpu::WgpuBackend;
+use burn::tensor::wgpu::wgpu::{Backend, Backends, DeviceType, Instance, InstanceDescriptor};
+use burn::tensor::{Device, DeviceKind};
 
 use super::{ADVICE, DeviceError, DeviceInfo};
 
-/// Adapters that are open; Burn opens each once for the life of the process.
-static OPEN: Mutex<Vec<(DeviceKind, Device)>> = Mutex::new(Vec::new());
+/// An adapter as one graphics API offers it.
+#[derive(Clone, Debug, PartialEq)]
+struct Adapter {
+    name: String,
+    kind: DeviceKind,
+    api: WgpuBackend,
+}
 
-/// Adapters by kind, the best first: `wgpu:0`, `wgpu:1`, …
-fn adapters() -> Vec<DeviceKind> {
-    let mut all: Vec<DeviceKind> =
-        Device::enumerate(DeviceType::Wgpu).into_vec().iter().filter_map(kind).collect();
-    all.sort_by_key(|kind| match kind {
+/// Adapters that are open; Burn opens each once for the life of the process.
+static OPEN: Mutex<Vec<(Adapter, Device)>> = Mutex::new(Vec::new());
+
+/// Every adapter of Vulkan, Metal and DX12, the best first: `wgpu:0`, `wgpu:1`, …
+///
+/// OpenGL is left out: its compute shaders are too limited, and asking for it makes some systems complain on the terminal.
+fn adapters() -> Vec<Adapter> {
+    let backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
+    let instance = Instance::new(InstanceDescriptor {
+        backends,
+        ..InstanceDescriptor::new_without_display_handle()
+    });
+    let mut all: Vec<Adapter> = Vec::new();
+    for found in pollster::block_on(instance.enumerate_adapters(backends)) {
+        let info = found.get_info();
+        let api = match info.backend {
+            Backend::Vulkan => WgpuBackend::Vulkan,
+            Backend::Metal => WgpuBackend::Metal,
+            _ => WgpuBackend::Dx12,
+        };
+        // Burn numbers the adapters of each API and kind by themselves, in the order in which they are found.
+        let numbered = |make: fn(usize) -> DeviceKind| {
+            let same = |n: &usize| all.iter().any(|a| a.api == api && a.kind == make(*n));
+            make((0..).take_while(same).count())
+        };
+        let kind = match info.device_type {
+            DeviceType::DiscreteGpu => numbered(DeviceKind::DiscreteGpu),
+            DeviceType::IntegratedGpu => numbered(DeviceKind::IntegratedGpu),
+            DeviceType::VirtualGpu => numbered(DeviceKind::VirtualGpu),
+            DeviceType::Cpu => DeviceKind::Cpu,
+            // Burn has no name for what does not say what it is.
+            DeviceType::Other => continue,
+        };
+        all.push(Adapter { name: info.name, kind, api });
+    }
+    all.sort_by_key(|adapter| match adapter.kind {
         DeviceKind::DiscreteGpu(_) => 0,
         DeviceKind::IntegratedGpu(_) => 1,
         DeviceKind::VirtualGpu(_) => 2,
-        DeviceKind::Cpu => 4,
         _ => 3,
     });
     all
 }
 
-fn kind(device: &Device) -> Option<DeviceKind> {
-    let DispatchDevice::Cube(CubeDevice::Wgpu(device)) = device.as_dispatch() else { return None };
-    match device.kind {
-        WgpuDeviceKind::DiscreteGpu(n) => Some(DeviceKind::DiscreteGpu(n)),
-        WgpuDeviceKind::IntegratedGpu(n) => Some(DeviceKind::IntegratedGpu(n)),
-        WgpuDeviceKind::VirtualGpu(n) => Some(DeviceKind::VirtualGpu(n)),
-        WgpuDeviceKind::Cpu => Some(DeviceKind::Cpu),
-        _ => None,
-    }
-}
-
-/// Every adapter with its name; they are opened for that.
+/// Every adapter under the name that opens it.
 pub(super) fn describe() -> Vec<DeviceInfo> {
-    let describe = |(index, kind): (usize, DeviceKind)| {
-        let name = format!("wgpu:{index}");
+    let describe = |(index, Adapter { name, kind, api }): (usize, Adapter)| {
         let what = match kind {
             DeviceKind::DiscreteGpu(_) => "discrete GPU",
             DeviceKind::IntegratedGpu(_) => "integrated GPU",
             DeviceKind::VirtualGpu(_) => "virtual GPU",
-            DeviceKind::Cpu => "software renderer on the CPU",
-            _ => "unknown kind",
+            _ => "software renderer on the CPU",
         };
-        let description = match open(&name, index) {
-            Ok(device) => {
-                let name = device.identity().map_or_else(|| "unnamed".into(), |id| id.name);
-                format!("{name} ({what})")
-            }
-            Err(error) => error.to_string(),
-        };
-        DeviceInfo { name, description }
+        DeviceInfo {
+            name: format!("wgpu:{index}"),
+            description: format!("{name}, {what}, through {api:?}"),
+        }
     };
     adapters().into_iter().enumerate().map(describe).collect()
 }
@@ -61,20 +80,24 @@ pub(super) fn describe() -> Vec<DeviceInfo> {
 /// Opens adapter number `index`, which the user called `name`.
 pub(super) fn open(name: &str, index: usize) -> Result<Device, DeviceError> {
     let all = adapters();
-    let Some(kind) = all.get(index) else {
+    let Some(adapter) = all.get(index) else {
         return Err(match all.len() {
             0 => DeviceError::NoAdapter { advice: ADVICE },
             count => DeviceError::NoSuchAdapter { name: name.into(), count },
         });
     };
     // A thread that panicked while it held the lock left the list whole.
-    let mut open = OPEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some((_, device)) = open.iter().find(|(other, _)| other == kind) {
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, device)) = open.iter().find(|(other, _)| other == adapter) {
         return Ok(device.clone());
     }
-    let device = Device::wgpu_options().device_kind(kind.clone()).init().map_err(|error| {
-        DeviceError::Unusable { name: name.into(), message: error.to_string(), advice: ADVICE }
+    let options =
+        Device::wgpu_options().device_kind(adapter.kind.clone()).graphics_api(adapter.api);
+    let device = options.init().map_err(|error| DeviceError::Unusable {
+        name: name.into(),
+        message: error.to_string(),
+        advice: ADVICE,
     })?;
-    open.push((kind.clone(), device.clone()));
+    open.push((adapter.clone(), device.clone()));
     Ok(device)
 }
