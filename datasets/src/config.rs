@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// The `[data]` table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// Where the documents come from.
@@ -39,27 +40,33 @@ pub struct DataConfig {
     /// The token that ends a document, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eos: Option<String>,
-    /// The share of documents that validate, where no files do.
+    /// The share of documents that validate, where no files do. Unit: none.
     #[serde(default = "one_percent")]
+    #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
     pub valid_fraction: f64,
     /// How many validation tokens are predicted, from the first on; all of them without this key.
+    /// Unit: tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_tokens: Option<usize>,
-    /// The length of a window's input, in tokens.
+    /// The length of a window's input. Unit: tokens.
+    #[schemars(range(min = 1, max = 16777216))]
     pub seq_len: usize,
-    /// Windows in one forward pass.
+    /// Windows in one forward pass. Unit: windows.
+    #[schemars(range(min = 1, max = 65536))]
     pub micro_batch: usize,
     /// Where windows start.
     #[serde(default)]
     pub windows: Windows,
-    /// The seed of the embedded stories.
+    /// The seed of the embedded stories. Unit: none.
     #[serde(default)]
     pub stories_seed: u64,
-    /// How many of them to train on.
+    /// How many of them to train on. Unit: stories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub train_stories: Option<usize>,
-    /// How many others to validate on.
+    /// How many others to validate on. Unit: stories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub valid_stories: Option<usize>,
     /// The licence of the text; it goes into the packed model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,7 +82,7 @@ fn one_percent() -> f64 {
 }
 
 /// Where documents come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Corpus {
     /// From files.
@@ -86,7 +93,7 @@ pub enum Corpus {
 }
 
 /// Where the windows of training and validation start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Windows {
     /// At any token of the one stream of all documents.
@@ -98,7 +105,7 @@ pub enum Windows {
 
 /// What stands between two documents of a text file. In TOML: `"blank_line"`, `"none"`, or the
 /// line itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "String", into = "String")]
 pub enum Separator {
     /// A line that reads exactly so.
@@ -136,7 +143,7 @@ impl From<Separator> for String {
 }
 
 /// `{ file = "tokenizer.json" }`, or `{ train = "unigram", vocab_size = 512 }`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerConfig {
     /// A `tokenizer.json` or a SentencePiece `.model`.
@@ -145,7 +152,7 @@ pub struct TokenizerConfig {
     /// The algorithm that makes one from the training documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train: Option<TokenizerKind>,
-    /// Its size, special tokens included.
+    /// Its size, special tokens included. Unit: tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
     /// Whether all 256 bytes are tokens (the default), so that every text can be spelled. Otherwise
@@ -155,7 +162,7 @@ pub struct TokenizerConfig {
 }
 
 /// An algorithm that makes a vocabulary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenizerKind {
     /// The unigram language model (arXiv:1804.10959): prunes a large vocabulary by likelihood.

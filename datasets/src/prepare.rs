@@ -109,8 +109,10 @@ pub fn prepare(
         && prepared.summary.version == VERSION
         && prepared.summary.sha256 == sha256
     {
+        tracing::debug!(folder = %out.display(), sha256, "the data are there already");
         return Ok(prepared);
     }
+    tracing::debug!(folder = %out.display(), sha256, "preparing the data");
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let tokenizer = preparation.tokenizer(progress)?;
     let (bos, eos) = delimiters(config, &tokenizer)?;

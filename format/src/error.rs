@@ -38,10 +38,10 @@ pub enum Error {
     #[error("must be a regular file")]
     NotAFile,
     /// A text is none.
-    #[error("must be UTF-8: {source}")]
+    #[error("line {line} must be UTF-8")]
     NotText {
-        /// The first byte that is wrong.
-        source: std::str::Utf8Error,
+        /// Where the first byte stands that is wrong, counted from one.
+        line: usize,
     },
     /// A file is larger than any of its kind.
     #[error("must have at most {most} bytes, has {found}")]

@@ -48,10 +48,13 @@ pub fn read_small(path: &Path, most_bytes: u64) -> Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// As [`read_small`]; bytes that are no UTF-8, with the place of the first.
+/// As [`read_small`]; bytes that are no UTF-8, with the line of the first.
 pub fn read_small_text(path: &Path, most_bytes: u64) -> Result<String> {
-    String::from_utf8(read_small(path, most_bytes)?)
-        .map_err(|error| Error::NotText { source: error.utf8_error() }.in_file(path))
+    String::from_utf8(read_small(path, most_bytes)?).map_err(|error| {
+        let text = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + text.iter().filter(|&&byte| byte == b'\n').count();
+        Error::NotText { line }.in_file(path)
+    })
 }
 
 #[cfg(test)]
@@ -93,9 +96,9 @@ mod tests {
         assert_eq!(read_small_text(&path, 4).unwrap(), "text");
         let error = read_small(&path, 3).unwrap_err().to_string();
         assert!(error.ends_with("file: must have at most 3 bytes, has 4"), "{error}");
-        fs::write(&path, b"te\xffxt").unwrap();
+        fs::write(&path, b"te\nx\xfft").unwrap();
         let error = read_small_text(&path, 9).unwrap_err().to_string();
-        assert!(error.contains("file: must be UTF-8") && error.contains("index 2"), "{error}");
+        assert!(error.ends_with("file: line 2 must be UTF-8"), "{error}");
         // A sparse file costs nothing to refuse.
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         assert!(read_small(&path, 1 << 20).is_err());

@@ -125,22 +125,9 @@ pub fn save(
     let temporary = tempfile::Builder::new()
         .prefix(".step-")
         .tempdir_in(checkpoints)
-        .map_err(Error::io(checkpoints))?;
-    let tensors: [(&str, Vec<(String, HostTensor)>); 2] =
-        [(MODEL, weights.into_iter().collect()), (OPTIMIZER, optimizer.state())];
-    state.files.clear();
-    for (name, tensors) in tensors {
-        let path = temporary.path().join(name);
-        let tensors: Vec<_> =
-            tensors.into_iter().map(|(name, (shape, values))| (name, shape, values)).collect();
-        write_f32(&path, &tensors, &BTreeMap::new())?;
-        state.files.insert(name.into(), sha256_file(&path)?.0);
-    }
-    let path = temporary.path().join(STATE);
-    let mut text = serde_json::to_string_pretty(state)
-        .map_err(|e| Error::Checkpoint { path: path.clone(), rule: e.to_string() })?;
-    text.push('\n');
-    tern_format::atomic::write_atomically(&path, |out| out.write_all(text.as_bytes()))?;
+        .map_err(|error| Error::io(checkpoints)(error.kind().into()))?;
+    let written = fill(temporary.path(), weights, optimizer, state);
+    written.map_err(|error| error.under(temporary.path(), &target))?;
     sync_directory(temporary.path());
     // The rename of a directory cannot replace a full one, so the old one of the same step steps aside first.
     let aside = checkpoints.join(format!(".old-step-{:08}", state.step));
@@ -159,7 +146,33 @@ pub fn save(
     let _ = temporary.keep();
     remove_if_there(&aside)?;
     sync_directory(checkpoints);
+    tracing::debug!(step = state.step, folder = %target.display(), "saved a checkpoint");
     Ok(target)
+}
+
+/// Writes the files of a checkpoint.
+fn fill(
+    folder: &Path,
+    weights: BTreeMap<String, HostTensor>,
+    optimizer: &AdamW,
+    state: &mut State,
+) -> Result<()> {
+    let tensors: [(&str, Vec<(String, HostTensor)>); 2] =
+        [(MODEL, weights.into_iter().collect()), (OPTIMIZER, optimizer.state())];
+    state.files.clear();
+    for (name, tensors) in tensors {
+        let path = folder.join(name);
+        let tensors: Vec<_> =
+            tensors.into_iter().map(|(name, (shape, values))| (name, shape, values)).collect();
+        write_f32(&path, &tensors, &BTreeMap::new())?;
+        state.files.insert(name.into(), sha256_file(&path)?.0);
+    }
+    let path = folder.join(STATE);
+    let mut text = serde_json::to_string_pretty(state)
+        .map_err(|e| Error::Checkpoint { path: path.clone(), rule: e.to_string() })?;
+    text.push('\n');
+    tern_format::atomic::write_atomically(&path, |out| out.write_all(text.as_bytes()))?;
+    Ok(())
 }
 
 /// Removes all but the best checkpoint and the `keep` latest.
@@ -234,6 +247,7 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
         Ok(read_f32(&file)?.0)
     };
     let (model, optimizer) = (tensors(MODEL)?, tensors(OPTIMIZER)?);
+    tracing::debug!(step = state.step, folder = %path.display(), "read a checkpoint");
     Ok(Checkpoint { path: path.into(), state, model, optimizer })
 }
 

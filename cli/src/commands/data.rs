@@ -21,10 +21,9 @@ pub(crate) enum Command {
 }
 
 /// Count what is in prepared data: documents, tokens, lengths, the most frequent tokens.
-///
-/// Example: tern data stats runs/quickstart/data
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  tern data stats runs/quickstart/data")]
 pub(crate) struct StatsArguments {
     /// Directory that `tern data prepare` or `tern train` wrote.
     data: PathBuf,

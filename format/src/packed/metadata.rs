@@ -1,5 +1,6 @@
 //! What a packed model says of itself.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ModelConfig;
@@ -46,20 +47,25 @@ pub struct Metadata {
 }
 
 /// What `generate` does when nothing else is asked for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GenerationDefaults {
-    /// Divides the logits; 0 takes the largest.
+    /// Divides the logits; 0 takes the largest. Unit: none.
+    #[schemars(range(min = 0.0))]
     pub temperature: f32,
-    /// Keeps this many of the likeliest tokens; 0 keeps all.
+    /// Keeps this many of the likeliest tokens; 0 keeps all. Unit: tokens.
     pub top_k: usize,
-    /// Keeps the likeliest tokens up to this share; 1 keeps all.
+    /// Keeps the likeliest tokens up to this share; 1 keeps all. Unit: none.
+    #[schemars(extend("exclusiveMinimum" = 0.0), range(max = 1.0))]
     pub top_p: f32,
-    /// Keeps tokens at least this share of the likeliest; 0 keeps all.
+    /// Keeps tokens at least this share of the likeliest; 0 keeps all. Unit: none.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub min_p: f32,
-    /// Divides the logits of tokens already there; 1 changes nothing.
+    /// Divides the logits of tokens already there; 1 changes nothing. Unit: none.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub repetition_penalty: f32,
-    /// The most tokens to add.
+    /// The most tokens to add. Unit: tokens.
+    #[schemars(range(max = 16_777_216))]
     pub max_tokens: usize,
     /// The text to go on from.
     pub prompt: String,

@@ -13,10 +13,9 @@ use crate::terminal::{Terminal, bytes, thousands};
 /// Turn the text that a configuration names into token files.
 ///
 /// `tern train` does this by itself; prepared data can serve several runs through its --data.
-///
-/// Example: tern data prepare configs/quickstart.toml --out runs/stories
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  tern data prepare configs/quickstart.toml --out runs/stories")]
 pub(crate) struct Arguments {
     /// The TOML file of a run; its `data` table counts.
     config: PathBuf,

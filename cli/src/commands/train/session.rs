@@ -10,6 +10,7 @@ use tern_datasets::batches::{Batches, ValidationSet};
 use tern_datasets::prepare::Prepared;
 use tern_format::packed::{PackedModel, Provenance};
 use tern_model::Decoder;
+use tern_model::device::guarded;
 use tern_train::checkpoint::{self, State};
 use tern_train::config::RunConfig;
 use tern_train::directory::RunDirectory;
@@ -97,10 +98,12 @@ impl Session {
             resume: self.resume,
         };
         let mut progress = Progress::new(self, show.view(self, terminal), interrupted);
-        let outcome = catch_unwind(AssertUnwindSafe(|| train(&run, &mut progress)));
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| guarded(&self.device, || train(&run, &mut progress))));
         progress.finish();
         match outcome {
-            Ok(outcome) => Ok(outcome?),
+            Ok(Ok(outcome)) => Ok(outcome?),
+            Ok(Err(lost)) => Err(anyhow!("{lost}; {}", self.how_to_go_on())),
             Err(panic) => {
                 let what = if panic.is::<Killed>() { "killed" } else { "the trainer panicked" };
                 Err(anyhow!("{what}; {}", self.how_to_go_on()))
