@@ -35,7 +35,7 @@ pub enum Error {
         looks_like: &'static str,
     },
     /// The path names something that cannot be read as a file of known size.
-    #[error("not a regular file")]
+    #[error("must be a regular file")]
     NotAFile,
     /// The length of the header, which the first eight bytes hold, is impossible.
     #[error(

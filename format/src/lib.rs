@@ -8,6 +8,7 @@ pub mod checksum;
 pub mod config;
 pub mod error;
 pub mod packed;
+pub mod regular_file;
 pub mod safetensors;
 mod sentence_piece;
 pub mod stream;
