@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use tern_datasets::batches::{Batches, ValidationSet};
+use tern_datasets::batches::ValidationSet;
 use tern_datasets::prepare::Prepared;
 use tern_format::packed::{PackedModel, Provenance};
 use tern_model::Decoder;
@@ -44,15 +44,14 @@ impl Session {
     /// Trains until the end, the stop or the interruption.
     pub(crate) fn train(&self, terminal: &Terminal, interrupted: &AtomicBool) -> Result<Outcome> {
         let device = tern_model::device::find(&self.device)?.autodiff();
-        let Prepared { tokenizer, train: tokens, summary, .. } = &self.data;
+        let Prepared { tokenizer, summary, .. } = &self.data;
         let (rows, ids) = (self.config.model.vocab_size, summary.vocab_size);
         anyhow::ensure!(
             ids <= rows,
             "model.vocab_size is {rows}, but the tokenizer of {} has {ids} ids",
-            self.data.folder.display()
+            self.data.directory.display()
         );
-        let data = &self.config.data;
-        let batches = Batches::new(tokens.clone(), data.seq_len, data.windows, self.config.seed)?;
+        let batches = self.data.batches(&self.config.data, self.config.seed)?;
         let validation = self.validation()?;
         // Whatever can be wrong with settings or data has been refused by now.
         self.directory.open(&self.config, self.resume)?;
@@ -75,9 +74,7 @@ impl Session {
 
     /// The validation windows.
     pub(crate) fn validation(&self) -> Result<ValidationSet> {
-        let data = &self.config.data;
-        let tokens = self.data.valid.clone();
-        Ok(ValidationSet::new(tokens, data.seq_len, data.windows, data.valid_tokens)?)
+        Ok(self.data.validation(&self.config.data)?)
     }
 
     /// The packed model of `model`; the head of `check` is measured with it and goes into the file.
