@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde::Serialize;
-use tern_datasets::config::DataConfig;
+use tern_datasets::config::{DataConfig, Place};
 use tern_format::regular_file::open_regular;
 use tern_train::config::RunConfig;
 use tern_train::plan::Plan;
@@ -23,13 +23,21 @@ struct Report<'a> {
     rehearsal: Rehearsal,
 }
 
-/// Opens every file that the data would be made from.
+/// Opens every file of this machine that the data would be made from; those of the hub wait for the run.
 pub(crate) fn check_sources(data: &DataConfig, base: &Path) -> Result<()> {
-    let mut files = data.train_files(base)?;
-    files.extend(data.valid_files(base)?.into_iter().flatten());
-    files.extend(data.tokenizer.path(base)?);
-    for file in &files {
-        open_regular(file)?;
+    for source in data.mixture() {
+        for (key, names) in [("train", source.train), ("valid", source.valid.unwrap_or_default())] {
+            for name in names {
+                check_place(key, &name, base)?;
+            }
+        }
+    }
+    data.tokenizer.file.iter().try_for_each(|name| check_place("tokenizer.file", name, base))
+}
+
+fn check_place(key: &'static str, name: &str, base: &Path) -> Result<()> {
+    if let Place::Local(path) = Place::resolve(key, name, base)? {
+        open_regular(&path)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use tern_datasets::batches::{Batches, ValidationSet};
+use tern_datasets::batches::ValidationSet;
 use tern_datasets::prepare::Prepared;
 use tern_format::packed::{PackedModel, Provenance};
 use tern_model::Decoder;
@@ -71,15 +71,14 @@ impl Session {
         interrupted: &AtomicBool,
     ) -> Result<Outcome> {
         let device = tern_model::device::find(&self.device)?.autodiff();
-        let Prepared { tokenizer, train: tokens, summary, .. } = &self.data;
+        let Prepared { tokenizer, summary, .. } = &self.data;
         let (rows, ids) = (self.config.model.vocab_size, summary.vocab_size);
         anyhow::ensure!(
             ids <= rows,
             "model.vocab_size is {rows}, but the tokenizer of {} has {ids} ids",
-            self.data.folder.display()
+            self.data.directory.display()
         );
-        let data = &self.config.data;
-        let batches = Batches::new(tokens.clone(), data.seq_len, data.windows, self.config.seed)?;
+        let batches = self.data.batches(&self.config.data, self.config.seed)?;
         let validation = self.validation()?;
         // Whatever can be wrong with settings or data has been refused by now.
         self.directory.open(&self.config, self.resume)?;
@@ -122,7 +121,7 @@ impl Session {
                  the learning rate falls short of its peak"
             ));
         }
-        let (tokens, per_step) = (self.data.summary.train.tokens, self.config.tokens_per_step());
+        let (tokens, per_step) = (self.data.summary.train().tokens, self.config.tokens_per_step());
         if tokens < FEW_STEPS.saturating_mul(per_step) {
             doubts.push(format!(
                 "the text is tiny: {} tokens, and a step reads {}; more text, or a smaller data.micro_batch or \
@@ -143,7 +142,7 @@ impl Session {
             }
             None => "there is no checkpoint yet".into(),
         };
-        let data = &self.data.folder;
+        let data = &self.data.directory;
         let data = if *data == self.directory.data() {
             String::new()
         } else {
@@ -155,9 +154,7 @@ impl Session {
 
     /// The validation windows.
     pub(crate) fn validation(&self) -> Result<ValidationSet> {
-        let data = &self.config.data;
-        let tokens = self.data.valid.clone();
-        Ok(ValidationSet::new(tokens, data.seq_len, data.windows, data.valid_tokens)?)
+        Ok(self.data.validation(&self.config.data)?)
     }
 
     /// The packed model of `model`; the head of `check` is measured with it and goes into the file.
