@@ -4,17 +4,19 @@
 #[cfg(feature = "train")]
 mod chart;
 mod commands;
+mod help;
 #[cfg(feature = "train")]
 mod history;
+mod logging;
 mod terminal;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use commands::{data, devices, generate, verify};
+use commands::{completions, data, devices, generate, man, verify};
 #[cfg(feature = "train")]
-use commands::{export, plot, quickstart, report, train};
+use commands::{config, export, plot, quickstart, report, sweep, train};
 use terminal::Terminal;
 
 /// What a command ended with, beside an error.
@@ -24,7 +26,7 @@ enum Ending {
     /// Stopped by Ctrl-C; exit code 130, as shells have it.
     #[cfg(feature = "train")]
     Interrupted,
-    /// The verifier's verdict is not a ternary model; exit code 3.
+    /// The verifier does not pass the file; exit code 3.
     Refused,
 }
 
@@ -34,19 +36,32 @@ enum Ending {
     about = "Train, verify and run ternary (1.58-bit) language models.",
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = "Begin with `tern quickstart`.\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 verified and found \
-                  not ternary, 130 interrupted."
+    max_term_width = 100,
+    after_help = "Begin:\n  tern quickstart          four minutes from nothing to a story\n  \
+                  tern COMMAND --help      every option, with examples\n\n\
+                  Exit codes: 0 done, 1 failed, 2 wrong usage, 3 verified and not passed, 130 interrupted."
 )]
 struct Arguments {
-    /// Print one JSON object to standard output instead of text.
-    #[arg(long, global = true)]
+    /// Print one JSON object on standard output instead of text, and no progress; warnings and errors stay text on
+    /// standard error.
+    #[arg(long, global = true, help_heading = "General options")]
     json: bool,
     /// Print nothing but results and errors.
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "General options"
+    )]
     quiet: bool,
-    /// Say more: settings, every checkpoint, timings.
-    #[arg(short, long, global = true)]
+    /// Say more: settings, tables, every checkpoint, timings, and the log at `debug`.
+    #[arg(short, long, global = true, help_heading = "General options")]
     verbose: bool,
+    /// How much to log on standard error [default: warn]. For libraries too, set TERN_LOG to directives such as
+    /// tern=debug,wgpu_core=info.
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "General options")]
+    log_level: Option<logging::Level>,
     #[command(subcommand)]
     command: Command,
 }
@@ -56,10 +71,17 @@ enum Command {
     #[cfg(feature = "train")]
     Quickstart(quickstart::Arguments),
     /// Turn text into tokens, and look at them.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  tern data prepare my.toml --out runs/text\n  tern data stats runs/text"
+    )]
     Data(data::Command),
     #[cfg(feature = "train")]
+    Config(config::Arguments),
+    #[cfg(feature = "train")]
     Train(train::Arguments),
+    #[cfg(feature = "train")]
+    Sweep(sweep::Arguments),
     #[cfg(feature = "train")]
     Export(export::Arguments),
     #[cfg(feature = "train")]
@@ -69,29 +91,16 @@ enum Command {
     Verify(verify::Arguments),
     Generate(generate::Arguments),
     Devices(devices::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 fn main() -> ExitCode {
-    let command = Arguments::command().version(&*version().leak());
     let arguments =
-        Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+        Arguments::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     let terminal = Terminal::new(arguments.json, arguments.quiet, arguments.verbose);
-    let ending = match arguments.command {
-        #[cfg(feature = "train")]
-        Command::Quickstart(arguments) => quickstart::run(&arguments, &terminal),
-        Command::Data(command) => data::run(&command, &terminal),
-        #[cfg(feature = "train")]
-        Command::Train(arguments) => train::run(&arguments, &terminal),
-        #[cfg(feature = "train")]
-        Command::Export(arguments) => export::run(&arguments, &terminal),
-        #[cfg(feature = "train")]
-        Command::Report(arguments) => report::run(&arguments, &terminal),
-        #[cfg(feature = "train")]
-        Command::Plot(arguments) => plot::run(&arguments, &terminal),
-        Command::Verify(arguments) => verify::run(&arguments, &terminal),
-        Command::Generate(arguments) => generate::run(&arguments, &terminal),
-        Command::Devices(arguments) => devices::run(&arguments, &terminal),
-    };
+    let ending = logging::start(arguments.log_level, &terminal)
+        .and_then(|()| run(&arguments.command, &terminal));
     match ending {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         #[cfg(feature = "train")]
@@ -106,9 +115,39 @@ fn main() -> ExitCode {
     }
 }
 
-/// `0.1.0 (commit 0123456789, kernel avx2)`
+/// The command line as a whole.
+fn command() -> clap::Command {
+    help::arrange(Arguments::command().version(&*version().leak()))
+}
+
+fn run(command: &Command, terminal: &Terminal) -> anyhow::Result<Ending> {
+    match command {
+        #[cfg(feature = "train")]
+        Command::Quickstart(arguments) => quickstart::run(arguments, terminal),
+        Command::Data(command) => data::run(command, terminal),
+        #[cfg(feature = "train")]
+        Command::Config(arguments) => config::run(arguments, terminal),
+        #[cfg(feature = "train")]
+        Command::Train(arguments) => train::run(arguments, terminal),
+        #[cfg(feature = "train")]
+        Command::Sweep(arguments) => sweep::run(arguments, terminal),
+        #[cfg(feature = "train")]
+        Command::Export(arguments) => export::run(arguments, terminal),
+        #[cfg(feature = "train")]
+        Command::Report(arguments) => report::run(arguments, terminal),
+        #[cfg(feature = "train")]
+        Command::Plot(arguments) => plot::run(arguments, terminal),
+        Command::Verify(arguments) => verify::run(arguments, terminal),
+        Command::Generate(arguments) => generate::run(arguments, terminal),
+        Command::Devices(arguments) => devices::run(arguments, terminal),
+        Command::Completions(arguments) => completions::run(arguments, terminal),
+        Command::Man(arguments) => man::run(arguments, terminal),
+    }
+}
+
+/// `0.1.0 (commit 0123456789, kernel avx2)`; no kernel where TERN_KERNEL names none, which commands that need one say.
 fn version() -> String {
     let kernel = tern_kernels::ternary::Kernel::detect()
-        .map_or_else(|error| error.to_string(), |kernel| kernel.name().into());
-    format!("{} (commit {}, kernel {kernel})", env!("CARGO_PKG_VERSION"), env!("TERN_COMMIT"))
+        .map_or_else(|_| String::new(), |kernel| format!(", kernel {}", kernel.name()));
+    format!("{} (commit {}{kernel})", env!("CARGO_PKG_VERSION"), env!("TERN_COMMIT"))
 }

@@ -3,24 +3,39 @@
 #[cfg(feature = "train")]
 use std::io::IsTerminal;
 use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 #[cfg(feature = "train")]
 use std::time::Duration;
 
+use anyhow::Context;
+use indicatif::WeakProgressBar;
 #[cfg(feature = "train")]
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+use crate::logging::Level;
+
+/// What an error about standard output names.
+pub(crate) const STANDARD_OUTPUT: &str = "standard output";
+
 /// How much to say, and in which form.
+///
+/// With `--json`, standard output has one object and nothing else, and standard error warnings and errors alone: a
+/// program that reads the one need not filter the other.
+#[derive(Clone)]
 pub(crate) struct Terminal {
     /// One JSON object instead of text.
     pub(crate) json: bool,
-    quiet: bool,
     verbose: bool,
+    quiet: bool,
+    calm: bool,
+    /// The latest progress bar, above which log lines go.
+    bar: Arc<Mutex<WeakProgressBar>>,
 }
 
 impl Terminal {
     pub(crate) fn new(json: bool, quiet: bool, verbose: bool) -> Self {
-        Self { json, quiet, verbose }
+        Self { json, verbose, quiet, calm: false, bar: Arc::default() }
     }
 
     /// Prints a result: `value` as JSON under `--json`, else `text`.
@@ -35,26 +50,24 @@ impl Terminal {
     /// Writes to standard output at once.
     pub(crate) fn out(&self, text: &str) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        Ok(out.flush()?)
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).context(STANDARD_OUTPUT)
     }
 
-    /// A line on standard error, unless `--quiet`.
+    /// A line on standard error, unless `--quiet` or `--json`.
     pub(crate) fn say(&self, line: &str) {
-        if !self.quiet {
+        if !self.quiet && !self.json && !self.calm {
             self.print_error_line(line);
         }
     }
 
     /// A line on standard error under `-v`.
     pub(crate) fn detail(&self, line: &str) {
-        if self.verbose {
+        if self.verbose && !self.json {
             self.print_error_line(line);
         }
     }
 
     /// Whether `-v` was given.
-    #[cfg(feature = "train")]
     pub(crate) fn is_verbose(&self) -> bool {
         self.verbose
     }
@@ -62,20 +75,42 @@ impl Terminal {
     /// A warning, unless `--quiet`.
     #[cfg(feature = "train")]
     pub(crate) fn warn(&self, line: &str) {
-        self.say(&format!("{}: {line}", console::style("warning").for_stderr().yellow().bold()));
+        if !self.quiet {
+            let label = console::style("warning").for_stderr().yellow().bold();
+            self.print_error_line(&format!("{label}: {line}"));
+        }
+    }
+
+    /// What the log says of our own doings, unless asked.
+    pub(crate) fn default_level(&self) -> Level {
+        match (self.quiet, self.verbose) {
+            (true, _) => Level::Error,
+            (_, true) => Level::Debug,
+            _ => Level::Warn,
+        }
+    }
+
+    /// For one run of several: where a live line shows how it goes, nothing else is said, unless under `-v`.
+    #[cfg(feature = "train")]
+    pub(crate) fn for_one_of_several(&self) -> Self {
+        Self { calm: self.is_live() && !self.verbose, ..self.clone() }
+    }
+
+    /// Lines of the log, above the progress bar if there is one.
+    pub(crate) fn log(&self, bytes: &[u8]) {
+        let write = || {
+            let _ = io::stderr().lock().write_all(bytes);
+        };
+        let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        match bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
     }
 
     /// The error that ends the program, with its causes.
     pub(crate) fn error(&self, error: &anyhow::Error) {
-        let mut text = error.to_string();
-        for cause in error.chain().skip(1) {
-            let cause = cause.to_string();
-            // Many errors print their source themselves.
-            if !text.contains(&cause) {
-                text.push_str(": ");
-                text.push_str(&cause);
-            }
-        }
+        let text = message(error);
         let label = console::style("error").for_stderr().red().bold();
         self.print_error_line(&format!("{label}: {text}"));
     }
@@ -83,7 +118,7 @@ impl Terminal {
     /// Whether a live progress line makes sense.
     #[cfg(feature = "train")]
     pub(crate) fn is_live(&self) -> bool {
-        !self.quiet && io::stderr().is_terminal()
+        !self.quiet && !self.json && io::stderr().is_terminal()
     }
 
     /// A progress bar on a terminal; hidden elsewhere.
@@ -101,6 +136,7 @@ impl Terminal {
         if self.is_live() {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
+        *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = bar.downgrade();
         bar
     }
 
@@ -108,6 +144,20 @@ impl Terminal {
     fn print_error_line(&self, line: &str) {
         let _ = writeln!(io::stderr().lock(), "{line}");
     }
+}
+
+/// An error with its causes, on one line where they are.
+pub(crate) fn message(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        // Many errors print their source themselves.
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// Whether an error is only that nobody reads our output any more.

@@ -1,43 +1,73 @@
-//! Windows of tokens for training, drawn by seed and step, and for validation, in order.
+//! Windows of tokens for training, drawn by seed and step.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
-use tern_format::tokenizer::Tokenizer;
 
 use crate::config::Windows;
 use crate::error::{Error, Result};
 use crate::token_file::TokenFile;
 
-/// Training windows: drawn uniformly, with replacement, from the one stream of all documents.
+pub use crate::validation::ValidationSet;
+
+/// Training windows: each from a source drawn by weight, and there drawn uniformly, with replacement, from the one
+/// stream of all documents.
 ///
-/// The window of sequence `i` in step `s` is a function of (seed, s, i) alone: `i` is the block of
+/// Source and window of sequence `i` in step `s` are a function of (seed, s, i) alone: `i` is the block of
 /// a ChaCha8 key stream whose key is the seed and whose number is the step. So a resumed run sees
 /// what the uninterrupted one does, and cutting a step into other micro-batches changes none of its
 /// windows.
 #[derive(Clone, Debug)]
 pub struct Batches {
-    tokens: TokenFile,
+    sources: Vec<Source>,
     seq_len: usize,
-    /// Starts of documents to choose from; without them, every token is a start.
-    documents: Option<Vec<usize>>,
     key: [u8; 32],
 }
 
+#[derive(Clone, Debug)]
+struct Source {
+    tokens: TokenFile,
+    /// Starts of documents to choose from; without them, every token is a start.
+    documents: Option<Vec<usize>>,
+    /// The share of windows that come from this source or one before it.
+    share_up_to: f64,
+}
+
 impl Batches {
-    /// Windows of `seq_len` inputs and as many targets, the same shifted by one.
+    /// Windows of `seq_len` inputs and as many targets, the same shifted by one, from one source.
     ///
     /// # Errors
     ///
     /// A corpus shorter than one window, or [`Windows::Documents`] where none is whole.
     pub fn new(tokens: TokenFile, seq_len: usize, windows: Windows, seed: u64) -> Result<Self> {
-        check_length(&tokens, seq_len)?;
-        let documents = match windows {
-            Windows::Anywhere => None,
-            Windows::Documents => Some(document_starts(&tokens, seq_len)?),
-        };
+        Self::mixture(vec![(tokens, 1.0)], seq_len, windows, seed)
+    }
+
+    /// The same from several sources, each as often as its weight has it among the sum of all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`], for any source.
+    pub fn mixture(
+        weighted: Vec<(TokenFile, f64)>,
+        seq_len: usize,
+        windows: Windows,
+        seed: u64,
+    ) -> Result<Self> {
+        let total: f64 = weighted.iter().map(|(_, weight)| weight).sum();
+        let mut up_to = 0.0;
+        let mut sources = Vec::new();
+        for (tokens, weight) in weighted {
+            check_length(&tokens, seq_len)?;
+            let documents = match windows {
+                Windows::Anywhere => None,
+                Windows::Documents => Some(document_starts(&tokens, seq_len)?),
+            };
+            up_to += weight / total;
+            sources.push(Source { tokens, documents, share_up_to: up_to });
+        }
         let key = Sha256::new().chain_update(b"tern batches").chain_update(seed.to_le_bytes());
-        Ok(Self { tokens, seq_len, documents, key: key.finalize().into() })
+        Ok(Self { sources, seq_len, key: key.finalize().into() })
     }
 
     /// The windows of one forward pass.
@@ -50,126 +80,47 @@ impl Batches {
         let width = self.seq_len + 1;
         let mut windows = Vec::with_capacity(micro_batch * width);
         for row in 0..micro_batch {
-            let start = self.start(step, micro_step * micro_batch + row);
-            windows.extend(self.tokens.ids(start..start + width));
+            let (source, start) = self.draw(step, micro_step * micro_batch + row);
+            windows.extend(self.sources[source].tokens.ids(start..start + width));
         }
         windows
     }
 
-    /// Where the windows of a step start, an index into the training tokens each.
+    /// Where the windows of a step start, an index into the training tokens each; those of several sources are counted
+    /// one behind the other.
     pub fn starts(&self, step: u64, sequences: usize) -> Vec<u64> {
-        (0..sequences).map(|sequence| self.start(step, sequence) as u64).collect()
+        let start = |sequence| {
+            let (source, start) = self.draw(step, sequence);
+            let before = self.sources[..source].iter().map(|source| source.tokens.len());
+            (before.sum::<usize>() + start) as u64
+        };
+        (0..sequences).map(start).collect()
     }
 
-    /// Where the window of a sequence starts.
-    fn start(&self, step: u64, sequence: usize) -> usize {
+    /// The source of the window of a sequence, and where the window starts in it.
+    fn draw(&self, step: u64, sequence: usize) -> (usize, usize) {
         const WORDS_PER_BLOCK: u128 = 16;
         let mut rng = ChaCha8Rng::from_seed(self.key);
         rng.set_stream(step);
         rng.set_word_pos(sequence as u128 * WORDS_PER_BLOCK);
+        let start = rng.next_u64();
+        let share = (rng.next_u64() >> 11) as f64 / 2f64.powi(53);
+        let drawn = self.sources.iter().position(|source| share < source.share_up_to);
+        // The shares may add up to a little less than one.
+        let number = drawn.unwrap_or(self.sources.len() - 1);
+        let source = &self.sources[number];
         // 64 bits of fraction: the bias for any corpus that fits a disk is below 1e-6.
-        let mut draw = |n: usize| ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize;
-        match &self.documents {
-            None => draw(self.tokens.len() - self.seq_len),
-            Some(starts) => starts[draw(starts.len())],
-        }
-    }
-}
-
-/// Validation windows: from the first token on, in order, without overlap.
-#[derive(Clone, Debug)]
-pub struct ValidationSet {
-    tokens: TokenFile,
-    seq_len: usize,
-    starts: Vec<usize>,
-}
-
-impl ValidationSet {
-    /// As many whole windows as predict at most `valid_tokens` tokens, or as the file has.
-    ///
-    /// # Errors
-    ///
-    /// As [`Batches::new`].
-    pub fn new(
-        tokens: TokenFile,
-        seq_len: usize,
-        windows: Windows,
-        valid_tokens: Option<usize>,
-    ) -> Result<Self> {
-        check_length(&tokens, seq_len)?;
-        let most = (valid_tokens.unwrap_or(usize::MAX) / seq_len).max(1);
-        let starts = match windows {
-            // The last target of a window is the first input of the next.
-            Windows::Anywhere => (0..tokens.len() - seq_len).step_by(seq_len).take(most).collect(),
-            Windows::Documents => {
-                let mut end = 0;
-                let mut free = |start: &usize| {
-                    let free = *start >= end;
-                    end = if free { start + seq_len } else { end };
-                    free
-                };
-                let starts = document_starts(&tokens, seq_len)?;
-                starts.into_iter().filter(|start| free(start)).take(most).collect()
-            }
+        let below = |n: usize| ((u128::from(start) * n as u128) >> 64) as usize;
+        let start = match &source.documents {
+            None => below(source.tokens.len() - self.seq_len),
+            Some(starts) => starts[below(starts.len())],
         };
-        Ok(Self { tokens, seq_len, starts })
-    }
-
-    /// The number of windows, at least one.
-    pub fn windows(&self) -> usize {
-        self.starts.len()
-    }
-
-    /// The number of tokens that are predicted.
-    pub fn targets(&self) -> usize {
-        self.windows() * self.seq_len
-    }
-
-    /// Some of the windows, from number `first` on; fewer than `micro_batch` at the end, none
-    /// beyond it.
-    ///
-    /// # Shapes
-    ///
-    /// - returns `[windows, seq_len + 1]`
-    pub fn batch(&self, first: usize, micro_batch: usize) -> Vec<u32> {
-        let window = |start: &usize| self.tokens.ids(*start..start + self.seq_len + 1);
-        self.starts.iter().skip(first).take(micro_batch).flat_map(window).collect()
-    }
-
-    /// The bytes of text that the predicted tokens stand for: the denominator of bits per byte.
-    ///
-    /// Each document is decoded by itself, because a tokenizer may treat the start of a text
-    /// specially; delimiters stand for no bytes, though they are predicted too.
-    ///
-    /// # Errors
-    ///
-    /// A tokenizer of another vocabulary.
-    pub fn text_bytes(&self, tokenizer: &Tokenizer) -> Result<usize> {
-        let header = self.tokens.header();
-        let mut bytes = 0;
-        let mut document = Vec::new();
-        let targets = |start: &usize| self.tokens.ids(start + 1..start + 1 + self.seq_len);
-        let mut end = 1;
-        for (start, id) in
-            self.starts.iter().flat_map(|start| targets(start).map(move |id| (*start, id)))
-        {
-            // A window that does not go on where the one before it ended opens another text.
-            let gap = start + 1 > end;
-            end = end.max(start + 1 + self.seq_len);
-            if gap || Some(id) == header.bos || Some(id) == header.eos {
-                bytes += tokenizer.decode(&document)?.len();
-                document.clear();
-            }
-            if Some(id) != header.bos && Some(id) != header.eos {
-                document.push(id);
-            }
-        }
-        Ok(bytes + tokenizer.decode(&document)?.len())
+        (number, start)
     }
 }
 
 /// Positions of BOS from which a whole window follows.
-fn document_starts(tokens: &TokenFile, seq_len: usize) -> Result<Vec<usize>> {
+pub(crate) fn document_starts(tokens: &TokenFile, seq_len: usize) -> Result<Vec<usize>> {
     let bos = tokens.header().bos.ok_or(Error::Config {
         key: "windows",
         rule: "documents needs a tokenizer with a token that opens a document".to_owned(),
@@ -183,7 +134,7 @@ fn document_starts(tokens: &TokenFile, seq_len: usize) -> Result<Vec<usize>> {
     Ok(starts)
 }
 
-fn check_length(tokens: &TokenFile, seq_len: usize) -> Result<()> {
+pub(crate) fn check_length(tokens: &TokenFile, seq_len: usize) -> Result<()> {
     if seq_len == 0 {
         return Err(Error::Config { key: "seq_len", rule: "must be at least 1, is 0".to_owned() });
     }
@@ -198,11 +149,11 @@ fn check_length(tokens: &TokenFile, seq_len: usize) -> Result<()> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::token_file::tests::{file, words};
+    use crate::token_file::tests::file;
 
     #[test]
     fn a_batch_is_a_function_of_seed_step_and_sequence() {
-        let (_folder, tokens) = file(5000, &(3..5000).collect::<Vec<_>>());
+        let (_directory, tokens) = file(5000, &(3..5000).collect::<Vec<_>>());
         let batches = Batches::new(tokens.clone(), 16, Windows::Anywhere, 7).unwrap();
         let whole = batches.batch(3, 0, 8);
         assert_eq!(whole.len(), 8 * 17);
@@ -220,7 +171,7 @@ mod tests {
     #[test]
     fn windows_are_runs_of_the_stream_and_start_everywhere() {
         let ids: Vec<u32> = (3..41).collect();
-        let (_folder, tokens) = file(41, &ids);
+        let (_directory, tokens) = file(41, &ids);
         let stream: Vec<u32> = tokens.ids(0..tokens.len()).collect();
         assert_eq!(stream.len(), 40);
         let batches = Batches::new(tokens, 8, Windows::Anywhere, 0).unwrap();
@@ -236,24 +187,8 @@ mod tests {
     }
 
     #[test]
-    fn validation_windows_cover_in_order() {
-        let (_folder, tokens) = file(41, &(3..41).collect::<Vec<_>>());
-        let stream: Vec<u32> = tokens.ids(0..40).collect();
-        let all = ValidationSet::new(tokens.clone(), 13, Windows::Anywhere, None).unwrap();
-        assert_eq!((all.windows(), all.targets()), (3, 39));
-        let expected = [&stream[0..14], &stream[13..27], &stream[26..40]].concat();
-        assert_eq!(all.batch(0, 9), expected);
-        assert_eq!([all.batch(0, 2), all.batch(2, 2), all.batch(4, 2)].concat(), expected);
-        let capped = ValidationSet::new(tokens.clone(), 13, Windows::Anywhere, Some(30)).unwrap();
-        assert_eq!((capped.windows(), capped.targets()), (2, 26));
-        // "w3 w4" to "w40" without the first id, BOS, and the last, EOS.
-        let text: Vec<String> = (3..41).map(|id| format!("w{id}")).collect();
-        assert_eq!(all.text_bytes(&words(41)).unwrap(), text.join(" ").len());
-    }
-
-    #[test]
     fn a_corpus_shorter_than_a_window_is_refused() {
-        let (_folder, tokens) = file(9, &[3, 4, 5]);
+        let (_directory, tokens) = file(9, &[3, 4, 5]);
         assert!(Batches::new(tokens.clone(), 4, Windows::Anywhere, 0).is_ok());
         assert!(ValidationSet::new(tokens.clone(), 4, Windows::Anywhere, None).is_ok());
         let error = Batches::new(tokens.clone(), 5, Windows::Anywhere, 0).unwrap_err().to_string();
@@ -271,7 +206,7 @@ mod tests {
     fn windows_may_begin_with_documents_only() {
         // BOS is 1, EOS is 2; the writer puts one before and one behind what it is given.
         let stream = [1, 3, 4, 2, 1, 5, 2, 1, 6, 7, 8, 9, 2, 1, 3, 2];
-        let (_folder, tokens) = file(10, &stream[1..15]);
+        let (_directory, tokens) = file(10, &stream[1..15]);
         let batches = Batches::new(tokens.clone(), 4, Windows::Documents, 0).unwrap();
         let windows = batches.batch(0, 0, 60);
         let mut firsts: Vec<&[u32]> = windows.chunks(5).collect();
@@ -284,5 +219,50 @@ mod tests {
         assert_eq!(set.batch(0, 9), [1, 3, 4, 2, 1, 5, 1, 6, 7, 8, 9, 2]);
         let whole = Batches::new(tokens, 15, Windows::Documents, 0).unwrap();
         assert_eq!(whole.batch(0, 0, 1), stream);
+    }
+
+    /// Two sources whose ids tell them apart.
+    fn two() -> [(tempfile::TempDir, TokenFile); 2] {
+        [file(5000, &(3..2000).collect::<Vec<_>>()), file(5000, &(3000..3500).collect::<Vec<_>>())]
+    }
+
+    #[test]
+    fn shares_meet_the_weights_and_one_source_is_the_same_alone() {
+        let [(_one, first), (_two, second)] = two();
+        let weighted = vec![(first.clone(), 3.0), (second, 1.0)];
+        let batches = Batches::mixture(weighted, 8, Windows::Anywhere, 7).unwrap();
+        let draws = 20_000;
+        let windows = batches.batch(5, 0, draws);
+        let of_second = windows.chunks(9).filter(|window| window[4] >= 3000).count();
+        // 5,000 are expected, with a standard deviation of 61.
+        assert!((4_700..5_300).contains(&of_second), "{of_second}");
+        let starts = batches.starts(5, draws);
+        let beyond = starts.iter().filter(|start| **start >= first.len() as u64).count();
+        assert_eq!(beyond, of_second);
+
+        // The second source takes away windows of the first, and changes none.
+        let alone = Batches::new(first, 8, Windows::Anywhere, 7).unwrap().batch(5, 0, draws);
+        let pairs = windows.chunks(9).zip(alone.chunks(9));
+        assert!(pairs.filter(|(mixed, _)| mixed[4] < 3000).all(|(mixed, alone)| mixed == alone));
+    }
+
+    #[test]
+    fn a_mixture_is_a_function_of_seed_step_and_sequence() {
+        let [(_one, first), (_two, second)] = two();
+        let weighted = || vec![(first.clone(), 1.0), (second.clone(), 2.0)];
+        let new = |seed| Batches::mixture(weighted(), 16, Windows::Anywhere, seed).unwrap();
+        let (batches, again) = (new(7), new(7));
+        for step in [1, 2, 1 << 40] {
+            let whole = batches.batch(step, 0, 8);
+            assert_eq!(whole, [again.batch(step, 0, 4), again.batch(step, 1, 4)].concat());
+            assert_ne!(whole, new(8).batch(step, 0, 8));
+        }
+    }
+
+    #[test]
+    fn windows_of_one_source_are_those_of_every_earlier_version() {
+        let (_directory, tokens) = file(5000, &(3..5000).collect::<Vec<_>>());
+        let batches = Batches::new(tokens, 16, Windows::Anywhere, 7).unwrap();
+        assert_eq!(batches.starts(3, 6), [1201, 2949, 1280, 290, 4247, 706]);
     }
 }

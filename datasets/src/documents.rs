@@ -1,147 +1,92 @@
-//! Documents out of text and jsonl files, one at a time.
+//! Documents out of text, jsonl and Parquet files, one at a time.
 //!
-//! Memory holds one line and one document. A file without a separator is one document.
+//! Memory holds one line, or one page of Parquet, and one document. A file without a separator is one document.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+mod blank_lines;
+mod lines;
+mod parquet;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use crate::config::Separator;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use lines::Lines;
+use parquet::Rows;
+
+pub use blank_lines::collapse;
+
+/// Longer lines are no text, and encoding them costs a hundred times their size in memory.
+const LONGEST_LINE: usize = 16 << 20;
+/// Longer runs without white space are no words of any language: encoded binary data, say.
+const LONGEST_WORD: usize = 1 << 20;
+/// A document is encoded as a whole.
+const LONGEST_DOCUMENT: usize = 32 << 20;
 
 /// How documents stand in files.
 #[derive(Clone, Debug)]
 pub struct Layout {
     /// What stands between two documents of a text file.
     pub separator: Separator,
-    /// The field of a `.jsonl` line that holds the document.
+    /// The field of a `.jsonl` line, or the column of a Parquet file, that holds the document.
     pub text_field: String,
     /// Whether blank lines inside a document become one line break.
     pub collapse_blank_lines: bool,
 }
 
+/// A place between two documents of a file, from where reading can go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// Bytes of the file before it; an estimate in Parquet files, whose rows have no place of their own.
+    pub bytes: u64,
+    /// Lines, rows or stories before it.
+    pub records: u64,
+}
+
 /// The documents of one file, in order, none of them blank.
 ///
-/// A file whose name ends in `.jsonl` or `.ndjson` holds one JSON object a line; any other is text.
-/// Line ends may be those of Windows, and a byte order mark is dropped. A text document loses the
-/// white space at its ends, which belongs to the separator; the text of a JSON object stays as it
-/// is unless blank lines are collapsed.
+/// A file whose name ends in `.jsonl` or `.ndjson` holds one JSON object a line, one in `.parquet` one document a row;
+/// any other is text. Line ends may be those of Windows, and a byte order mark is dropped. A text document loses the
+/// white space at its ends, which belongs to the separator; the text of a JSON object or of a row stays as it is
+/// unless blank lines are collapsed.
 #[derive(Debug)]
 pub struct Documents {
-    path: PathBuf,
-    layout: Layout,
-    is_json: bool,
-    input: BufReader<File>,
-    line: u64,
-    bytes: u64,
+    reader: Reader,
+    collapse_blank_lines: bool,
     done: bool,
 }
 
+#[derive(Debug)]
+enum Reader {
+    Lines(Lines),
+    Rows(Rows),
+}
+
 impl Documents {
-    /// Opens a file.
+    /// Opens a file and goes to a position that an earlier reading of it was at.
     ///
     /// # Errors
     ///
     /// A file that cannot be opened, by name.
-    pub fn open(path: &Path, layout: &Layout) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        let is_json = path.extension().is_some_and(|extension| {
-            extension.eq_ignore_ascii_case("jsonl") || extension.eq_ignore_ascii_case("ndjson")
-        });
-        Ok(Self {
-            path: path.to_owned(),
-            layout: layout.clone(),
-            is_json,
-            input: BufReader::with_capacity(1 << 16, file),
-            line: 0,
-            bytes: 0,
-            done: false,
-        })
-    }
-
-    /// Bytes of the file read so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The next line with a plain `\n` at its end if it has one, or `None` at the end of the file.
-    fn read_line(&mut self) -> Result<Option<String>> {
-        let mut line = Vec::new();
-        self.bytes +=
-            self.input.read_until(b'\n', &mut line).map_err(Error::io(&self.path))? as u64;
-        if line.is_empty() {
-            return Ok(None);
-        }
-        self.line += 1;
-        if line.ends_with(b"\r\n") {
-            line.truncate(line.len() - 2);
-            line.push(b'\n');
-        }
-        if self.line == 1 && line.starts_with(b"\xef\xbb\xbf") {
-            line.drain(..3);
-        }
-        match String::from_utf8(line) {
-            Ok(line) => Ok(Some(line)),
-            Err(error) => {
-                let column = error.utf8_error().valid_up_to() + 1;
-                self.refuse(format!("text must be UTF-8; byte {column} of this line is not"))
-            }
-        }
-    }
-
-    fn refuse<T>(&self, rule: String) -> Result<T> {
-        Err(Error::Line { path: self.path.clone(), line: self.line, rule })
-    }
-
-    /// The next document of a text file, blank or not.
-    fn read_text(&mut self) -> Result<Option<String>> {
-        let mut document = String::new();
-        let mut found = false;
-        while let Some(line) = self.read_line()? {
-            found = true;
-            let ends = match &self.layout.separator {
-                Separator::Line(separator) => line.strip_suffix('\n').unwrap_or(&line) == separator,
-                Separator::BlankLine => line.trim().is_empty(),
-                Separator::None => false,
-            };
-            if ends {
-                break;
-            }
-            document.push_str(&line);
-        }
-        let kept = document.trim_end().len();
-        document.truncate(kept);
-        let blank = document.len() - document.trim_start().len();
-        document.drain(..blank);
-        Ok(found.then_some(document))
-    }
-
-    /// The document on the next line of a jsonl file, blank or not.
-    fn read_json(&mut self) -> Result<Option<String>> {
-        let Some(line) = self.read_line()? else {
-            return Ok(None);
+    pub fn open(path: &Path, layout: &Layout, from: Position) -> Result<Self> {
+        let is =
+            |name: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(name));
+        let reader = if is("parquet") {
+            Reader::Rows(Rows::open(path, &layout.text_field, from)?)
+        } else {
+            let is_json = is("jsonl") || is("ndjson");
+            Reader::Lines(Lines::open(path, layout, is_json, from)?)
         };
-        if line.trim().is_empty() {
-            return Ok(Some(String::new()));
-        }
-        let field = &self.layout.text_field;
-        match serde_json::from_str::<serde_json::Value>(&line) {
-            Ok(serde_json::Value::Object(mut object)) => match object
-                .get_mut(field)
-                .map(serde_json::Value::take)
-            {
-                Some(serde_json::Value::String(text)) => Ok(Some(text)),
-                Some(_) => self.refuse(format!("the field \"{field}\" must be a string")),
-                None => {
-                    let found =
-                        object.keys().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
-                    self.refuse(format!(
-                        "the field \"{field}\" is missing; found: {found} (data.text_field)"
-                    ))
-                }
-            },
-            Ok(_) => self.refuse("each line must be a JSON object".to_owned()),
-            Err(error) => self.refuse(format!("invalid JSON: {error}")),
+        Ok(Self { reader, collapse_blank_lines: layout.collapse_blank_lines, done: false })
+    }
+
+    /// The place behind the last document returned.
+    pub fn reached(&self) -> Position {
+        match &self.reader {
+            Reader::Lines(lines) => lines.position(),
+            Reader::Rows(rows) => rows.position(),
         }
     }
 }
@@ -151,13 +96,14 @@ impl Iterator for Documents {
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.done {
-            let document = if self.is_json { self.read_json() } else { self.read_text() };
+            let document = match &mut self.reader {
+                Reader::Lines(lines) => lines.read(),
+                Reader::Rows(rows) => rows.read(),
+            };
             match document {
                 Ok(None) => self.done = true,
                 Ok(Some(text)) if text.trim().is_empty() => {}
-                Ok(Some(text)) if self.layout.collapse_blank_lines => {
-                    return Some(Ok(collapse(&text)));
-                }
+                Ok(Some(text)) if self.collapse_blank_lines => return Some(Ok(collapse(&text))),
                 Ok(Some(text)) => return Some(Ok(text)),
                 Err(error) => {
                     self.done = true;
@@ -169,20 +115,24 @@ impl Iterator for Documents {
     }
 }
 
-/// Trims a text and makes one line break of every run of white space that holds several, from the
-/// first of them to the last: what `re.sub(r"\n\s*\n+", "\n", text.strip())` does in Python.
-pub fn collapse(text: &str) -> String {
-    let mut rest = text.trim();
-    let mut collapsed = String::with_capacity(rest.len());
-    while let Some(first) = rest.find('\n') {
-        let run =
-            rest[first..].find(|c: char| !c.is_whitespace()).map_or(rest.len(), |end| first + end);
-        let last = rest[first..run].rfind('\n').map_or(first, |last| first + last);
-        collapsed.push_str(&rest[..=first]);
-        rest = &rest[last + 1..];
-    }
-    collapsed.push_str(rest);
-    collapsed
+/// The rule that a document breaks which is too much for a tokenizer.
+fn excess(text: &str) -> Option<String> {
+    excess_length(text).or_else(|| excess_word(text))
+}
+
+fn excess_length(text: &str) -> Option<String> {
+    (text.len() > LONGEST_DOCUMENT).then(|| {
+        format!(
+            "a document must be at most {LONGEST_DOCUMENT} bytes long, this one is longer; data.separator = \
+             \"blank_line\" may cut it"
+        )
+    })
+}
+
+fn excess_word(text: &str) -> Option<String> {
+    let longest = || text.split_whitespace().map(str::len).max().unwrap_or(0);
+    let too_long = text.len() > LONGEST_WORD && longest() > LONGEST_WORD;
+    too_long.then(|| format!("a word must be at most {LONGEST_WORD} bytes long: is this text?"))
 }
 
 #[cfg(test)]
@@ -199,10 +149,10 @@ mod tests {
     }
 
     fn read(name: &str, bytes: &[u8], layout: &Layout) -> Result<Vec<String>> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        Documents::open(&path, layout)?.collect()
+        Documents::open(&path, layout, Position::default())?.collect()
     }
 
     #[test]
@@ -251,34 +201,72 @@ mod tests {
         layout.text_field = "body".to_owned();
         let message = error("a.jsonl", b"{\"text\": \"a\", \"n\": 1}", &layout);
         assert!(message.contains("the field \"body\" is missing; found: text, n"), "{message}");
-        let message = Documents::open(Path::new("/no/such/file"), &layout).unwrap_err().to_string();
+        let message = Documents::open(Path::new("/no/such/file"), &layout, Position::default())
+            .unwrap_err()
+            .to_string();
         assert!(message.starts_with("/no/such/file: "), "{message}");
     }
 
     #[test]
     fn a_file_that_breaks_in_the_middle_ends_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.txt");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.txt");
         std::fs::write(&path, b"one\n\ntwo\n\n\xff\n\nfour").unwrap();
-        let found: Vec<_> = Documents::open(&path, &layout("blank_line")).unwrap().collect();
+        let documents = Documents::open(&path, &layout("blank_line"), Position::default());
+        let found: Vec<_> = documents.unwrap().collect();
         assert_eq!(found.len(), 3);
         assert!(found[2].is_err());
     }
 
     #[test]
-    fn collapse_is_the_reference_expression() {
-        let cases = [
-            ("a\n\nb", "a\nb"),
-            ("a\n \t\n\n\n b", "a\n b"),
-            ("a\nb", "a\nb"),
-            ("a\n  b", "a\n  b"),
-            ("a  \n\nb\n\n", "a  \nb"),
-            ("\n\n a \n\n", "a"),
-            ("", ""),
-            ("a\n\n\n\nb\n\nc", "a\nb\nc"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(collapse(text), expected, "{text:?}");
+    fn reading_goes_on_from_every_position() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = "\u{feff}one\r\n\n\ntwo\nlines\n\n  \nthree\n\nfour";
+        let json = "{\"text\": \"a\"}\n\n{\"text\": \"b\"}\n{\"text\": \"\"}\n{\"text\": \"c\"}";
+        for (name, content) in [("a.txt", text), ("a.jsonl", json)] {
+            let path = directory.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            let open = |from| Documents::open(&path, &layout("blank_line"), from).unwrap();
+            let all: Vec<String> = open(Position::default()).map(Result::unwrap).collect();
+            let mut documents = open(Position::default());
+            for read in 1..=all.len() {
+                documents.next();
+                let rest: Vec<String> = open(documents.reached()).map(Result::unwrap).collect();
+                assert_eq!(rest, all[read..], "{name} after {read}");
+            }
+            assert_eq!(documents.reached().bytes, content.len() as u64);
         }
+    }
+
+    #[test]
+    fn what_no_tokenizer_can_bear_is_refused_by_its_line() {
+        let refused = |name, bytes: &[u8], separator| {
+            read(name, bytes, &layout(separator)).unwrap_err().to_string()
+        };
+        let line = [&b"a\n"[..], &b"x ".repeat(LONGEST_LINE / 2 + 1)].concat();
+        let error = refused("a.txt", &line, "none");
+        assert!(
+            error.ends_with(
+                "a.txt:2: a line must be at most 16777216 bytes long, this one is longer"
+            ),
+            "{error}"
+        );
+        let word = [&b"a\nb "[..], &vec![b'x'; LONGEST_WORD + 1]].concat();
+        let error = refused("a.txt", &word, "none");
+        assert!(
+            error.ends_with("a.txt:2: a word must be at most 1048576 bytes long: is this text?"),
+            "{error}"
+        );
+        assert_eq!(read("a.txt", &word[..word.len() - 1], &layout("none")).unwrap().len(), 1);
+        let json = format!("{{\"text\": \"{}\"}}", "x".repeat(LONGEST_WORD + 1));
+        let error = refused("a.jsonl", json.as_bytes(), "none");
+        assert!(error.contains("a.jsonl:1: a word must be"), "{error}");
+        let document = b"some words\n".repeat(LONGEST_DOCUMENT / 11 + 1);
+        let error = refused("a.txt", &document, "none");
+        let place = format!(
+            "a.txt:{}: a document must be at most 33554432 bytes",
+            LONGEST_DOCUMENT / 11 + 1
+        );
+        assert!(error.contains(&place) && error.contains("\"blank_line\" may cut it"), "{error}");
     }
 }

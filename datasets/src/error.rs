@@ -48,13 +48,65 @@ pub enum Error {
         /// The rule and what was found.
         rule: String,
     },
+    /// A Parquet file, or a row of it, breaks a rule.
+    #[error("{}: {place}{rule}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// Row group, row and column, or nothing.
+        place: String,
+        /// The rule and what was found.
+        rule: String,
+    },
+    /// An address of the hub is faulty, or matches nothing.
+    #[error("{address}: {rule}")]
+    HubAddress {
+        /// The address.
+        address: String,
+        /// The rule.
+        rule: String,
+    },
+    /// The hub refuses.
+    #[error("{name}: the hub answers {status}: {hint}")]
+    HubStatus {
+        /// The file, or the address.
+        name: String,
+        /// The HTTP status.
+        status: u16,
+        /// What would help.
+        hint: &'static str,
+    },
+    /// A transfer failed.
+    #[error("{name}: {source}")]
+    HubTransfer {
+        /// The file, or the address.
+        name: String,
+        /// What the crate says.
+        source: Box<hf_hub::api::sync::ApiError>,
+    },
+    /// A file of the hub is not what the hub states.
+    #[error("{name}: {rule}")]
+    HubFile {
+        /// The file.
+        name: String,
+        /// The rule and the value found.
+        rule: String,
+    },
+    /// A file of the hub is not here, and must not be fetched.
+    #[error(
+        "{name}: not in the cache, and this is offline: run once without --offline and HF_HUB_OFFLINE"
+    )]
+    HubOffline {
+        /// The file.
+        name: String,
+    },
     /// A corpus, or one side of its split, has no documents.
     #[error("{corpus} holds no documents: {hint}")]
     Empty {
         /// Which corpus: the files, or the side.
         corpus: String,
         /// What would help.
-        hint: &'static str,
+        hint: String,
     },
     /// A corpus is too short to cut a window from.
     #[error(
@@ -105,7 +157,43 @@ pub enum Error {
         /// The trainer's own words.
         reason: String,
     },
-    /// `data.json` of a prepared folder cannot be read.
+    /// A prepared directory is another version's.
+    #[error("{}: the version must be {reads}, is {found}: prepare the data again", path.display())]
+    Version {
+        /// `data.json`.
+        path: PathBuf,
+        /// The version in it.
+        found: String,
+        /// The version that this program reads.
+        reads: u32,
+    },
+    /// A file of a prepared directory is not the one that was prepared.
+    #[error("{}: its SHA-256 must be {expected}, is {found}: it was changed; prepare the data again", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// The checksum in `data.json`.
+        expected: String,
+        /// The checksum of the file.
+        found: String,
+    },
+    /// A prepared directory has other sources than the configuration.
+    #[error("{}: the sources must be those of the configuration, {expected}; they are {found}", path.display())]
+    Sources {
+        /// The directory.
+        path: PathBuf,
+        /// The names in the configuration.
+        expected: String,
+        /// The names in `data.json`.
+        found: String,
+    },
+    /// Another process is at work.
+    #[error("{}: another process prepares data here", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// `data.json` of a prepared directory cannot be read.
     #[error("{}: {source}", path.display())]
     Summary {
         /// The file.

@@ -1,4 +1,7 @@
 //! On which side of the split a document stands: a matter of its text alone.
+//!
+//! The embedded stories keep a hash of their own ([`crate::stories::split_of`]): another would move stories across, and
+//! with them every result measured on that corpus.
 
 use sha2::{Digest, Sha256};
 

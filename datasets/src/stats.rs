@@ -1,9 +1,8 @@
-//! What a prepared folder holds, in numbers.
+//! What a prepared directory holds, in numbers.
 
 use serde::Serialize;
 
-use crate::error::Result;
-use crate::prepare::Prepared;
+use crate::prepared::Prepared;
 use crate::summary::Side;
 use crate::token_file::TokenFile;
 use tern_format::tokenizer::Tokenizer;
@@ -11,13 +10,22 @@ use tern_format::tokenizer::Tokenizer;
 /// How many of the most frequent tokens are listed.
 const TOP: usize = 20;
 
-/// The numbers of a prepared folder.
+/// The numbers of a prepared directory.
 #[derive(Clone, Debug, Serialize)]
 pub struct Stats {
-    /// SHA-256 over settings and sources.
+    /// SHA-256 over settings and inputs.
     pub sha256: String,
     /// One more than the largest id.
     pub vocab_size: usize,
+    /// The sources of the mixture; one without a name where there is no mixture.
+    pub sources: Vec<SourceStats>,
+}
+
+/// The numbers of one source.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceStats {
+    /// Its name.
+    pub name: String,
     /// The training side.
     pub train: SideStats,
     /// The validation side.
@@ -77,19 +85,21 @@ pub struct TokenCount {
     pub share: f64,
 }
 
-/// Counts what an opened folder holds.
-///
-/// # Errors
-///
-/// None for a folder that [`Prepared::open`] has checked.
-pub fn stats(prepared: &Prepared) -> Result<Stats> {
+/// Counts what an opened directory holds.
+pub fn stats(prepared: &Prepared) -> Stats {
     let side = |size, tokens| side_stats(size, tokens, &prepared.tokenizer);
-    Ok(Stats {
+    let records = prepared.summary.sources.iter().zip(&prepared.sources);
+    Stats {
         sha256: prepared.summary.sha256.clone(),
         vocab_size: prepared.tokenizer.vocab_size(),
-        train: side(prepared.summary.train, &prepared.train),
-        valid: side(prepared.summary.valid, &prepared.valid),
-    })
+        sources: records
+            .map(|(record, source)| SourceStats {
+                name: record.name.clone(),
+                train: side(record.train.size, &source.train),
+                valid: side(record.valid.size, &source.valid),
+            })
+            .collect(),
+    }
 }
 
 fn side_stats(size: Side, tokens: &TokenFile, tokenizer: &Tokenizer) -> SideStats {
@@ -158,7 +168,7 @@ mod tests {
 
     #[test]
     fn every_token_is_counted() {
-        let (_folder, tokens) = file(9, &[3, 4, 3, 0, 3, 2, 1, 5]);
+        let (_directory, tokens) = file(9, &[3, 4, 3, 0, 3, 2, 1, 5]);
         let side = side_stats(Side { text_bytes: 20, ..Side::default() }, &tokens, &words(9));
         assert_eq!(side.top[0], TokenCount { id: 3, token: "w3".to_owned(), count: 3, share: 0.3 });
         assert_eq!((side.unused_ids, side.unknown_share, side.bytes_per_token), (3, 0.1, 2.0));

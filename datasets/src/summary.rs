@@ -1,17 +1,22 @@
-//! The record `data.json` of a prepared folder: from what, by which settings, how much.
+//! The record `data.json` of a prepared directory: from what, by which settings, how much.
 
+use std::io::{Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tern_format::checksum::{hex, sha256_file};
+use tern_format::checksum::hex;
+use tern_format::regular_file::open_regular;
 
-use crate::config::{Corpus, DataConfig};
-use crate::error::Result;
+use crate::config::{Corpus, DataConfig, SourceConfig};
+use crate::error::{Error, Result};
 use crate::stories::{Split, stories};
 
+/// The name of the record.
+pub(crate) const SUMMARY: &str = "data.json";
+
 /// Raise this when the same settings and sources give other files than before.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// The record `data.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,13 +24,13 @@ pub(crate) const VERSION: u32 = 1;
 pub struct Summary {
     /// The version of this record.
     pub version: u32,
-    /// SHA-256 over settings and sources: the identity of the data.
+    /// SHA-256 over settings and inputs: the identity of the data.
     pub sha256: String,
     /// The keys of `[data]` that decide which tokens there are.
     pub settings: serde_json::Value,
     /// What the documents and the tokenizer were read from.
-    pub sources: Vec<Source>,
-    /// The tokenizer's file in this folder.
+    pub inputs: Vec<InputRecord>,
+    /// The tokenizer's file in this directory.
     pub tokenizer: String,
     /// One more than the largest id.
     pub vocab_size: usize,
@@ -33,24 +38,48 @@ pub struct Summary {
     pub bos: Option<u32>,
     /// The id that ends one.
     pub eos: Option<u32>,
-    /// The training side.
-    pub train: Side,
-    /// The validation side.
-    pub valid: Side,
+    /// The sources of the mixture; one without a name where there is no mixture.
+    pub sources: Vec<SourceRecord>,
 }
 
 /// A file, or the story generator, that went into the data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Source {
+pub struct InputRecord {
+    /// The source that it belongs to; empty where there is no mixture, and for the tokenizer.
+    pub source: String,
     /// `train`, `valid`, `tokenizer` or `stories`.
     pub role: String,
-    /// The path, or the generator's name.
+    /// The path, the name on the hub, or the generator's name.
     pub name: String,
     /// The size in bytes.
     pub bytes: u64,
     /// SHA-256 of the bytes.
     pub sha256: String,
+}
+
+/// The tokens of one source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceRecord {
+    /// Its name; empty where there is no mixture.
+    pub name: String,
+    /// The training side.
+    pub train: Tokens,
+    /// The validation side.
+    pub valid: Tokens,
+}
+
+/// A token file of the directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tokens {
+    /// Its name.
+    pub file: String,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+    /// How much is in it.
+    pub size: Side,
 }
 
 /// How much text one side of the split has.
@@ -67,52 +96,110 @@ pub struct Side {
     pub characters: u64,
 }
 
-/// The keys that decide which tokens there are: not the windows, and no paths.
+impl std::ops::Add for Side {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            documents: self.documents + other.documents,
+            tokens: self.tokens + other.tokens,
+            text_bytes: self.text_bytes + other.text_bytes,
+            characters: self.characters + other.characters,
+        }
+    }
+}
+
+impl Summary {
+    /// Reads a record.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, is another version's or no record.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        const MOST_BYTES: u64 = 64 << 20;
+        let fault = |source| Error::Summary { path: path.to_owned(), source };
+        let (file, _) = open_regular(path)?;
+        let mut bytes = Vec::new();
+        file.take(MOST_BYTES).read_to_end(&mut bytes).map_err(Error::io(path))?;
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(fault)?;
+        let found = &value["version"];
+        if found != VERSION {
+            let found = found.to_string().chars().take(20).collect();
+            return Err(Error::Version { path: path.to_owned(), found, reads: VERSION });
+        }
+        serde_json::from_value(value).map_err(fault)
+    }
+
+    /// How much there is to train on, in all sources.
+    pub fn train(&self) -> Side {
+        self.sources.iter().fold(Side::default(), |sum, source| sum + source.train.size)
+    }
+
+    /// How much there is to validate on, in all sources.
+    pub fn valid(&self) -> Side {
+        self.sources.iter().fold(Side::default(), |sum, source| sum + source.valid.size)
+    }
+}
+
+/// The keys that decide which tokens there are: not the windows, no weights and no paths.
 pub(crate) fn settings(config: &DataConfig) -> serde_json::Value {
     let tokenizer = &config.tokenizer;
-    let mut settings = serde_json::json!({
-        "corpus": config.corpus,
+    let source = |source: SourceConfig| match source.corpus {
+        Corpus::Files => serde_json::json!({
+            "name": source.name,
+            "corpus": source.corpus,
+            "separator": source.separator,
+            "valid_separator": source.valid.as_ref().and(source.valid_separator.as_ref()),
+            "text_field": source.text_field,
+            "valid_fraction": source.valid.is_none().then_some(config.valid_fraction),
+        }),
+        Corpus::Stories => serde_json::json!({
+            "name": source.name,
+            "corpus": source.corpus,
+            "stories_seed": config.stories_seed,
+            "train_stories": source.train_stories,
+            "valid_stories": source.valid_stories,
+        }),
+    };
+    serde_json::json!({
         "tokenizer": { "train": tokenizer.train, "vocab_size": tokenizer.vocab_size,
             "byte_fallback": tokenizer.byte_fallback.unwrap_or(true) },
         "bos": config.bos,
         "eos": config.eos,
         "collapse_blank_lines": config.collapse_blank_lines,
-    });
-    let rest = match config.corpus {
-        Corpus::Files => serde_json::json!({
-            "separator": config.separator,
-            "valid_separator": config.valid.as_ref().and(config.valid_separator.as_ref()),
-            "text_field": config.text_field,
-            "valid_fraction": config.valid.is_none().then_some(config.valid_fraction),
-        }),
-        Corpus::Stories => serde_json::json!({
-            "stories_seed": config.stories_seed,
-            "train_stories": config.train_stories,
-            "valid_stories": config.valid_stories,
-        }),
-    };
-    if let (Some(all), serde_json::Value::Object(rest)) = (settings.as_object_mut(), rest) {
-        all.extend(rest);
-    }
-    settings
+        "sources": config.mixture().into_iter().map(source).collect::<Vec<_>>(),
+    })
 }
 
-pub(crate) fn identity(settings: &serde_json::Value, sources: &[Source]) -> String {
+pub(crate) fn identity(settings: &serde_json::Value, inputs: &[InputRecord]) -> String {
     let mut hash = Sha256::new();
     hash.update(settings.to_string());
-    for source in sources {
-        hash.update(format!("\n{} {}", source.role, source.sha256));
+    for input in inputs {
+        hash.update(format!("\n{} {} {}", input.source, input.role, input.sha256));
     }
     hex(&hash.finalize())
 }
 
-pub(crate) fn hash_file(role: &str, path: &Path) -> Result<Source> {
-    let (sha256, bytes) = sha256_file(path)?;
-    Ok(Source { role: role.to_owned(), name: path.display().to_string(), bytes, sha256 })
+/// The SHA-256 of a file and its length, told of while it is read.
+pub(crate) fn hash_file(path: &Path, on_bytes: &mut dyn FnMut(u64)) -> Result<(String, u64)> {
+    const PIECE: usize = 1 << 20;
+    let (mut file, _) = open_regular(path)?;
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; PIECE];
+    let mut bytes = 0;
+    loop {
+        let read = file.read(&mut piece).map_err(Error::io(path))?;
+        if read == 0 {
+            return Ok((hex(&hash.finalize()), bytes));
+        }
+        hash.write_all(&piece[..read]).map_err(Error::io(path))?;
+        bytes += read as u64;
+        on_bytes(read as u64);
+    }
 }
 
 /// The generator is known by its first stories: another version of it gives others.
-pub(crate) fn hash_stories(seed: u64) -> Source {
+pub(crate) fn hash_stories(source: &str, seed: u64) -> InputRecord {
     const PROBED: usize = 256;
     let mut hash = Sha256::new();
     let mut bytes = 0;
@@ -121,6 +208,11 @@ pub(crate) fn hash_stories(seed: u64) -> Source {
         hash.update(story.text);
         hash.update(b"\0");
     }
-    let name = format!("the first {PROBED} training stories of seed {seed}");
-    Source { role: "stories".to_owned(), name, bytes, sha256: hex(&hash.finalize()) }
+    InputRecord {
+        source: source.to_owned(),
+        role: "stories".to_owned(),
+        name: format!("the first {PROBED} training stories of seed {seed}"),
+        bytes,
+        sha256: hex(&hash.finalize()),
+    }
 }

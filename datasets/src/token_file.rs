@@ -24,7 +24,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tern_format::atomic::write_atomically;
 use tern_format::tokenizer::Tokenizer;
 use tern_kernels::mapped_file::MappedFile;
 
@@ -34,6 +33,16 @@ const MAGIC: [u8; 8] = *b"TERNTOK\0";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 88;
 const NO_ID: u32 = u32::MAX;
+
+/// What is wrong with the bytes of a token file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {rule}")]
+pub struct Fault {
+    /// The field, or the position of the id.
+    pub place: String,
+    /// The rule and the value found.
+    pub rule: String,
+}
 
 /// What a token file says of its ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +73,19 @@ fn id_bytes(vocab_size: usize) -> usize {
 }
 
 impl Header {
+    /// The header of a file without ids; `bos` and `eos` delimit its documents.
+    pub fn empty(tokenizer: &Tokenizer, bos: Option<u32>, eos: Option<u32>) -> Self {
+        Self {
+            vocab_size: tokenizer.vocab_size(),
+            bos,
+            eos,
+            tokens: 0,
+            documents: 0,
+            text_bytes: 0,
+            vocab_hash: tokenizer.hash(),
+        }
+    }
+
     fn to_bytes(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
@@ -80,9 +102,9 @@ impl Header {
         bytes
     }
 
-    /// Reads the header of a file of `bytes`; the error is a place and a rule.
-    fn from_bytes(bytes: &[u8]) -> std::result::Result<Self, (String, String)> {
-        let refuse = |place: &str, rule: String| Err((place.to_owned(), rule));
+    /// Reads the header of a file of `bytes`, and checks that its ids fill the rest.
+    fn from_bytes(bytes: &[u8]) -> std::result::Result<Self, Fault> {
+        let refuse = |place: &str, rule: String| Err(Fault { place: place.to_owned(), rule });
         if bytes.len() < HEADER_BYTES {
             let rule = format!("must be {HEADER_BYTES} bytes, the file has {}", bytes.len());
             return refuse("header", rule);
@@ -168,15 +190,10 @@ impl TokenFile {
     /// The file, the field or the position, and the rule that it breaks.
     pub fn open(path: &Path) -> Result<Self> {
         let map = MappedFile::open(path).map_err(Error::io(path))?;
-        let refuse = |(place, rule)| Error::TokenFile { path: path.to_owned(), place, rule };
-        let header = Header::from_bytes(&map).map_err(refuse)?;
-        let file = Self { path: path.to_owned(), header, map: Arc::new(map) };
-        if let Some((position, id)) = file.first_outside() {
-            let rule =
-                format!("id {id} must be below the vocabulary of {}", file.header.vocab_size);
-            return Err(refuse((format!("token {position}"), rule)));
-        }
-        Ok(file)
+        let refuse =
+            |Fault { place, rule }| Error::TokenFile { path: path.to_owned(), place, rule };
+        let header = check(&map).map_err(refuse)?;
+        Ok(Self { path: path.to_owned(), header, map: Arc::new(map) })
     }
 
     /// Opens a file that this tokenizer must have written.
@@ -231,22 +248,37 @@ impl TokenFile {
     ///
     /// If the range ends beyond [`Self::len`].
     pub fn ids(&self, range: Range<usize>) -> impl Iterator<Item = u32> {
-        let width = id_bytes(self.header.vocab_size);
-        let ids = &self.map[HEADER_BYTES..];
-        ids[range.start * width..range.end * width]
-            .chunks_exact(width)
-            .map(|id| id.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte)))
-    }
-
-    /// Position and value of the first id outside the vocabulary.
-    fn first_outside(&self) -> Option<(usize, u32)> {
-        let limit = self.header.vocab_size as u32;
-        self.ids(0..self.len()).enumerate().find(|(_, id)| *id >= limit)
+        ids(&self.map, self.header.vocab_size, range)
     }
 }
 
-/// Writes a token file of any length: ids go to an unnamed file beside the target first, because
-/// the header counts them, and the target appears whole or not at all.
+/// Checks the bytes of a whole token file: every field and every id.
+///
+/// # Errors
+///
+/// The field or the position, and the rule that it breaks.
+pub fn check(bytes: &[u8]) -> std::result::Result<Header, Fault> {
+    let header = Header::from_bytes(bytes)?;
+    let limit = header.vocab_size as u32;
+    let mut all = ids(bytes, header.vocab_size, 0..header.tokens as usize).enumerate();
+    match all.find(|(_, id)| *id >= limit) {
+        Some((position, id)) => {
+            let rule = format!("id {id} must be below the vocabulary of {limit}");
+            Err(Fault { place: format!("token {position}"), rule })
+        }
+        None => Ok(header),
+    }
+}
+
+/// The ids at these positions of a token file whose header has been checked.
+fn ids(bytes: &[u8], vocab_size: usize, range: Range<usize>) -> impl Iterator<Item = u32> {
+    let width = id_bytes(vocab_size);
+    bytes[HEADER_BYTES..][range.start * width..range.end * width]
+        .chunks_exact(width)
+        .map(|id| id.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte)))
+}
+
+/// Writes a token file of any length in place. Until [`Self::finish`] its header is zeros, which no reader takes.
 #[derive(Debug)]
 pub struct TokenFileWriter {
     path: PathBuf,
@@ -255,30 +287,44 @@ pub struct TokenFileWriter {
 }
 
 impl TokenFileWriter {
-    /// Begins a file for a tokenizer's ids; `bos` and `eos` delimit its documents.
+    /// Goes on with a file of which so much counts as the header says; [`Header::empty`] begins one.
     ///
     /// # Errors
     ///
-    /// A folder that cannot be written to.
-    pub fn create(
-        path: &Path,
-        tokenizer: &Tokenizer,
-        bos: Option<u32>,
-        eos: Option<u32>,
-    ) -> Result<Self> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let ids =
-            tempfile::tempfile_in(folder.unwrap_or(Path::new("."))).map_err(Error::io(path))?;
-        let header = Header {
-            vocab_size: tokenizer.vocab_size(),
-            bos,
-            eos,
-            tokens: 0,
-            documents: 0,
-            text_bytes: 0,
-            vocab_hash: tokenizer.hash(),
+    /// A path that cannot be written to, and a file that is shorter than the header says.
+    pub fn resume(path: &Path, header: Header) -> Result<Self> {
+        let io = Error::io(path);
+        let open = || {
+            let mut options = File::options();
+            let mut file = options.write(true).create(true).truncate(false).open(path)?;
+            let length = HEADER_BYTES as u64 + header.tokens * id_bytes(header.vocab_size) as u64;
+            if header.tokens == 0 {
+                file.write_all(&[0; HEADER_BYTES])?;
+            } else if file.metadata()?.len() < length {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            // A device has no length to set, and fails where it is written to.
+            if file.metadata()?.is_file() {
+                file.set_len(length)?;
+                file.seek(SeekFrom::Start(length))?;
+            }
+            Ok(BufWriter::with_capacity(1 << 20, file))
         };
-        Ok(Self { path: path.to_owned(), header, ids: BufWriter::with_capacity(1 << 20, ids) })
+        let ids = open().map_err(io)?;
+        Ok(Self { path: path.to_owned(), header, ids })
+    }
+
+    /// Puts all documents so far on the disk.
+    ///
+    /// # Errors
+    ///
+    /// A full disk, by the name of the file.
+    pub fn sync(&mut self) -> Result<()> {
+        let mut sync = || {
+            self.ids.flush()?;
+            self.ids.get_ref().sync_data()
+        };
+        sync().map_err(Error::io(&self.path))
     }
 
     /// Appends a document: BOS, its ids, EOS. Where one id serves as both, it stands once before
@@ -309,26 +355,23 @@ impl TokenFileWriter {
         &self.header
     }
 
-    /// Puts header and ids in place.
+    /// Writes the header, which makes the file whole.
     ///
     /// # Errors
     ///
-    /// A full disk, by the name of the file; what stood there before still does.
+    /// A full disk, by the name of the file.
     pub fn finish(mut self) -> Result<Header> {
         if let (Some(bos), true) = (self.header.bos, self.header.bos == self.header.eos) {
             self.push_id(bos)?;
         }
-        let copy = |ids: BufWriter<File>| {
-            let mut ids = ids.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-            ids.seek(SeekFrom::Start(0))?;
-            Ok(ids)
+        let mut finish = || {
+            self.ids.flush()?;
+            let file = self.ids.get_mut();
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(&self.header.to_bytes())?;
+            file.sync_all()
         };
-        let mut ids = copy(self.ids).map_err(Error::io(&self.path))?;
-        let header = self.header.to_bytes();
-        write_atomically(&self.path, |file| {
-            file.write_all(&header)?;
-            std::io::copy(&mut ids, file).map(|_| ())
-        })?;
+        finish().map_err(Error::io(&self.path))?;
         Ok(self.header)
     }
 }
@@ -355,23 +398,24 @@ pub(crate) mod tests {
         Tokenizer::from_source(&TokenizerSource::Json(json.to_string())).unwrap()
     }
 
-    /// A token file of one document, and the folder that it lives in.
+    /// A token file of one document, and the directory that it lives in.
     pub(crate) fn file(vocab_size: usize, ids: &[u32]) -> (tempfile::TempDir, TokenFile) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.tokens");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.tokens");
         let tokenizer = words(vocab_size);
-        let mut writer = TokenFileWriter::create(&path, &tokenizer, Some(1), Some(2)).unwrap();
+        let header = Header::empty(&tokenizer, Some(1), Some(2));
+        let mut writer = TokenFileWriter::resume(&path, header).unwrap();
         writer.push(ids, 10).unwrap();
         writer.finish().unwrap();
         let file = TokenFile::open_for(&path, &tokenizer).unwrap();
-        (folder, file)
+        (directory, file)
     }
 
     #[test]
     fn every_width_comes_back() {
         for (vocab_size, width) in [(5, 1), (256, 1), (257, 2), (65_536, 2), (65_537, 4)] {
             let ids: Vec<u32> = (0..1000).map(|i| 3 + i * 7919 % (vocab_size as u32 - 3)).collect();
-            let (_folder, file) = file(vocab_size, &ids);
+            let (_directory, file) = file(vocab_size, &ids);
             let read: Vec<u32> = file.ids(0..file.len()).collect();
             assert_eq!((read[0], read[1001]), (1, 2));
             assert_eq!(read[1..1001], ids);
@@ -384,9 +428,10 @@ pub(crate) mod tests {
 
     #[test]
     fn one_delimiter_may_serve_as_both() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.tokens");
-        let mut writer = TokenFileWriter::create(&path, &words(9), Some(2), Some(2)).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.tokens");
+        let header = Header::empty(&words(9), Some(2), Some(2));
+        let mut writer = TokenFileWriter::resume(&path, header).unwrap();
         writer.push(&[3, 4], 2).unwrap();
         writer.push(&[5], 1).unwrap();
         writer.finish().unwrap();
@@ -396,9 +441,9 @@ pub(crate) mod tests {
 
     #[test]
     fn every_broken_field_is_named() {
-        let (folder, good) = file(300, &[3, 4, 5, 299]);
+        let (directory, good) = file(300, &[3, 4, 5, 299]);
         let bytes = std::fs::read(good.path()).unwrap();
-        let path = folder.path().join("bad.tokens");
+        let path = directory.path().join("bad.tokens");
         let refused = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
             TokenFile::open(&path).unwrap_err().to_string()
@@ -435,26 +480,38 @@ pub(crate) mod tests {
         }
         let error = TokenFile::open_for(good.path(), &words(301)).unwrap_err().to_string();
         assert!(error.contains("a.tokens: vocabulary hash: must be the tokenizer's"), "{error}");
-        let error = TokenFile::open(&folder.path().join("none")).unwrap_err().to_string();
+        let error = TokenFile::open(&directory.path().join("none")).unwrap_err().to_string();
         assert!(error.contains("none: "), "{error}");
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
-    fn a_full_disk_is_named_and_an_old_file_stays() {
-        let error = TokenFileWriter::create(Path::new("/dev/full"), &words(9), Some(1), Some(2))
-            .and_then(|mut writer| {
-                writer.push(&[3; 100], 100)?;
-                writer.finish()
-            });
-        let error = error.unwrap_err().to_string();
-        assert!(error.starts_with("/dev/full: "), "{error}");
-
-        let (folder, good) = file(9, &[3]);
-        let before = std::fs::read(good.path()).unwrap();
-        let writer = TokenFileWriter::create(good.path(), &words(9), None, None).unwrap();
+    fn a_file_grows_from_where_it_counts_and_is_none_before_its_end() {
+        let (directory, whole) = file(300, &[3, 4, 5]);
+        let path = directory.path().join("b.tokens");
+        let empty = Header::empty(&words(300), Some(1), Some(2));
+        let mut writer = TokenFileWriter::resume(&path, empty.clone()).unwrap();
+        writer.push(&[3, 4, 5], 10).unwrap();
+        writer.sync().unwrap();
+        let header = writer.header().clone();
+        writer.push(&[6; 999], 99).unwrap();
         drop(writer);
-        assert_eq!(std::fs::read(good.path()).unwrap(), before);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(TokenFile::open(&path).unwrap_err().to_string().contains("magic"));
+        // What was written after the header was taken does not count.
+        TokenFileWriter::resume(&path, header.clone()).unwrap().finish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(whole.path()).unwrap());
+        // A file that lost what counts cannot go on.
+        std::fs::write(&path, "short").unwrap();
+        let error = TokenFileWriter::resume(&path, header).unwrap_err().to_string();
+        assert!(error.contains("b.tokens: "), "{error}");
+        TokenFileWriter::resume(&path, empty).unwrap().finish().unwrap();
+        assert!(TokenFile::open(&path).unwrap().is_empty());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_is_named() {
+        let header = Header::empty(&words(9), Some(1), Some(2));
+        let error = TokenFileWriter::resume(Path::new("/dev/full"), header).unwrap_err();
+        assert!(error.to_string().starts_with("/dev/full: "), "{error}");
     }
 }

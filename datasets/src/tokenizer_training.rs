@@ -48,7 +48,8 @@ pub fn train_tokenizer(
         TokenizerKind::Bpe => train_bpe(vocab_size, &alphabet, &words)?,
     };
     if reached < vocab_size {
-        let rule = format!("the text supports only {reached} tokens; ask for at most that many");
+        let rule =
+            format!("the text supports only {reached} tokens: {reached} is the most that works");
         return Err(Error::VocabSize { wanted: vocab_size, rule });
     }
     let mut tokenizer = tokenizers::Tokenizer::new(model);

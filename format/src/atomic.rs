@@ -50,7 +50,9 @@ fn write_or_leave(
     // The default is private to the user, which a model meant to be shared is not; the umask still holds.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary = builder.tempfile_in(directory)?;
+    // The crate's error names the temporary file, which nobody asked for.
+    let mut temporary =
+        builder.tempfile_in(directory).map_err(|error| io::Error::from(error.kind()))?;
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, temporary.as_file_mut());
     write(&mut out)?;
     out.flush()?;

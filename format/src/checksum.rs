@@ -1,11 +1,11 @@
 //! SHA-256 in hexadecimal, as records and reports show it.
 
-use std::fs::File;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
+use crate::regular_file::open_regular;
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
@@ -21,14 +21,13 @@ pub fn sha256(bytes: &[u8]) -> String {
 ///
 /// # Errors
 ///
-/// What the system says, with the path.
+/// As [`open_regular`]; and what the system says, with the path.
 pub fn sha256_file(path: &Path) -> Result<(String, u64)> {
-    let read = || -> std::io::Result<(String, u64)> {
-        let mut hash = Sha256::new();
-        let bytes = std::io::copy(&mut File::open(path)?, &mut hash)?;
-        Ok((hex(&hash.finalize()), bytes))
-    };
-    read().map_err(|error| crate::Error::from(error).in_file(path))
+    let (mut file, _) = open_regular(path)?;
+    let mut hash = Sha256::new();
+    let bytes = std::io::copy(&mut file, &mut hash)
+        .map_err(|error| crate::Error::from(error).in_file(path))?;
+    Ok((hex(&hash.finalize()), bytes))
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 //! An architecture is a *preset* of parts. A config file or a packed model names the preset and may
 //! override any part; what is stored is always the resolved whole. Keys are Hugging Face's.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// A preset: the parts that a published architecture is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Architecture {
     /// tiny-tiny-stories: RoPE, RMSNorm, SwiGLU, ternary weights, float activations, tied float head.
@@ -18,7 +19,7 @@ pub enum Architecture {
 }
 
 /// The formula that turns latent weights into trits and a scale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Quantizer {
     /// No quantizer: the linear layers are float.
@@ -40,7 +41,7 @@ impl Quantizer {
 }
 
 /// What a linear layer does to its input before the product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ActivationQuantizer {
     /// Float activations (W1.58).
@@ -50,7 +51,7 @@ pub enum ActivationQuantizer {
 }
 
 /// How the output projection of attention starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AttentionInitializer {
     /// Normally distributed, as every other matrix.
@@ -61,7 +62,7 @@ pub enum AttentionInitializer {
 }
 
 /// The non-linearity of the feed-forward block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HiddenAct {
     /// `x * sigmoid(x)`.
@@ -69,30 +70,43 @@ pub enum HiddenAct {
 }
 
 /// A resolved architecture: every part stated.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// The preset that the parts came from.
     pub architecture: Architecture,
-    /// Rows of the embedding.
+    /// Rows of the embedding; without this key, `data.tokenizer.vocab_size` where that is set.
+    /// Unit: tokens.
+    #[schemars(range(min = 1, max = 16777216))]
     pub vocab_size: usize,
-    /// Width of the residual stream.
+    /// Width of the residual stream. Unit: channels.
+    #[schemars(range(min = 1, max = 131072))]
     pub hidden_size: usize,
-    /// Width inside the feed-forward block.
+    /// Width inside the feed-forward block. Unit: channels.
+    #[schemars(range(min = 1, max = 131072))]
     pub intermediate_size: usize,
-    /// Number of blocks.
+    /// Number of blocks. Unit: blocks.
+    #[schemars(range(min = 1, max = 4096))]
     pub num_hidden_layers: usize,
-    /// Query heads.
+    /// Query heads. Unit: heads.
+    #[schemars(range(min = 1, max = 4096))]
     pub num_attention_heads: usize,
-    /// Key and value heads; a divisor of the query heads.
+    /// Key and value heads, a divisor of the query heads; without this key, as many as those.
+    /// Unit: heads.
+    #[schemars(range(min = 1, max = 4096))]
     pub num_key_value_heads: usize,
-    /// Width of one head.
+    /// Width of one head, even; without this key, hidden_size / num_attention_heads.
+    /// Unit: channels.
+    #[schemars(range(min = 1, max = 4096))]
     pub head_dim: usize,
-    /// The longest sequence, in tokens.
+    /// The longest sequence. Unit: tokens.
+    #[schemars(range(min = 1, max = 16777216))]
     pub max_position_embeddings: usize,
-    /// Base of the rotary angles.
+    /// Base of the rotary angles. Unit: none.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub rope_theta: f64,
-    /// Added to the mean square inside the root.
+    /// Added to the mean square inside the root. Unit: none.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub rms_norm_eps: f64,
     /// Non-linearity of the gated feed-forward block.
     pub hidden_act: HiddenAct,
@@ -102,7 +116,8 @@ pub struct ModelConfig {
     pub activation_quantizer: ActivationQuantizer,
     /// Whether the head is the embedding.
     pub tie_word_embeddings: bool,
-    /// Standard deviation of the initial matrices and embeddings.
+    /// Standard deviation of the initial matrices and embeddings. Unit: none.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub initializer_range: f64,
     /// How the output projection of attention starts.
     pub attention_initializer: AttentionInitializer,

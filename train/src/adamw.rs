@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tern_model::fused::{self, Moved};
 use tern_model::parameters::{HostTensor, Map, map, values};
@@ -11,7 +12,7 @@ use tern_model::parameters::{HostTensor, Map, map, values};
 use crate::gradients::Gradients;
 
 /// Which parameters decay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {
     /// Every parameter: matrices, embeddings and gains.
@@ -23,25 +24,28 @@ pub enum Decay {
 }
 
 /// The `[train.optimizer]` table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamWConfig {
     /// The optimizer; `adamw` is the one there is.
     pub kind: OptimizerKind,
-    /// Peak learning rate.
+    /// Peak learning rate. Unit: per step.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub learning_rate: f64,
-    /// Decay per step, times the learning rate.
+    /// Share of a weight that a step takes off, times the learning rate. Unit: none.
+    #[schemars(range(min = 0.0))]
     pub weight_decay: f64,
     /// Which parameters decay.
     pub decay: Decay,
-    /// Decay of the first and the second moment.
+    /// Decay of the first and of the second moment, each from 0 to below 1. Unit: per step.
     pub betas: [f64; 2],
-    /// Added outside the root.
+    /// Added to the root of the second moment. Unit: none.
+    #[schemars(range(min = 0.0))]
     pub eps: f64,
 }
 
 /// The optimizers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
     /// arXiv:1711.05101.

@@ -2,22 +2,30 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tern_datasets::config::DataConfig;
 use tern_format::checksum::sha256;
-use tern_format::config::{Architecture, ModelConfig};
+use tern_format::config::ModelConfig;
 use tern_format::packed::GenerationDefaults;
+use tern_format::regular_file::read_small_text;
 
 use crate::adamw::AdamWConfig;
 use crate::error::{Error, Result};
 use crate::guard::GuardConfig;
+use crate::preset::fill_up;
 use crate::schedule::ScheduleConfig;
+use crate::written::{Written, plain};
+
+/// The largest file that is read as a configuration, in bytes: far more than anybody writes.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// Everything that a run depends on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
-    /// Seed of the initial weights and of the batches.
+    /// Seed of the initial weights and of the batches. Unit: none.
+    #[serde(default = "default_seed")]
     pub seed: u64,
     /// The architecture, resolved from its preset.
     pub model: ModelConfig,
@@ -34,23 +42,33 @@ pub struct RunConfig {
     pub samples: SamplesConfig,
 }
 
+fn default_seed() -> u64 {
+    1337
+}
+
 /// The `[train]` table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// Optimizer steps.
+    /// Optimizer steps of the whole run; the schedule spans them. Unit: steps.
+    #[schemars(range(min = 1, max = 4_294_967_296_u64))]
     pub steps: u64,
-    /// Forward passes per optimizer step.
+    /// Forward passes per optimizer step; their gradients are averaged. Unit: passes.
+    #[schemars(range(min = 1, max = 65536))]
     pub grad_accum: usize,
     /// Type of the weights and of the arithmetic.
     pub precision: Precision,
-    /// Largest L2 norm of all gradients together; 0 leaves them as they are.
+    /// Largest L2 norm of all gradients together; 0 leaves them as they are. Unit: none.
+    #[schemars(range(min = 0.0))]
     pub clip_norm: f64,
-    /// Optimizer steps between two validations.
+    /// Optimizer steps between two validations. Unit: steps.
+    #[schemars(range(min = 1, max = 4_294_967_296_u64))]
     pub eval_every: u64,
-    /// Optimizer steps between two checkpoints.
+    /// Optimizer steps between two checkpoints. Unit: steps.
+    #[schemars(range(min = 1, max = 4_294_967_296_u64))]
     pub checkpoint_every: u64,
-    /// Checkpoints kept besides the best.
+    /// Checkpoints kept besides the best. Unit: checkpoints.
+    #[schemars(range(min = 1, max = 65536))]
     pub keep_checkpoints: usize,
     /// The optimizer.
     pub optimizer: AdamWConfig,
@@ -61,7 +79,7 @@ pub struct TrainConfig {
 }
 
 /// The arithmetic of training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// IEEE single precision throughout.
@@ -69,14 +87,14 @@ pub enum Precision {
 }
 
 /// The `[samples]` table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplesConfig {
-    /// Optimizer steps between two rounds of samples; 0 shows none.
+    /// Optimizer steps between two rounds of samples; 0 shows none. Unit: steps.
     pub every: u64,
-    /// One sample each.
+    /// Texts to go on from, one sample each; "" begins a document.
     pub prompts: Vec<String>,
-    /// Longest sample, in tokens.
+    /// The most tokens of a sample. Unit: tokens.
     pub max_tokens: usize,
 }
 
@@ -108,10 +126,9 @@ impl RunConfig {
     ///
     /// # Errors
     ///
-    /// Names the file, the place, the rule, and for an unknown key the nearest known one.
+    /// Names the file and line, or the override; the rule; and for an unknown key the nearest known one.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        Self::parse(&text, path, overrides)
+        Self::parse(&read_small_text(path, MOST_BYTES)?, path, overrides)
     }
 
     /// Parses the text of a configuration; `origin` is the name that errors give it.
@@ -120,20 +137,15 @@ impl RunConfig {
     ///
     /// As [`RunConfig::read`].
     pub fn parse(text: &str, origin: &Path, overrides: &[String]) -> Result<Self> {
-        let toml_error = |error: toml::de::Error| Error::Toml {
-            path: origin.into(),
-            message: suggest_key(error.to_string().trim_end()),
-        };
-        let mut table: toml::Table = toml::from_str(text).map_err(toml_error)?;
-        // Parsing the text itself, before the preset fills it up, gives errors their line and column.
-        let _: AsWritten = toml::from_str(text).map_err(toml_error)?;
-        for text in overrides {
-            apply_override(&mut table, text)?;
-        }
-        resolve_model(&mut table, origin)?;
-        let config: Self = table.try_into().map_err(toml_error)?;
-        config.validate()?;
-        Ok(config)
+        let written = Written { text, origin, overrides };
+        let mut table = written.table()?;
+        let resolved = fill_up(&mut table).and_then(|()| {
+            let config: Self = table
+                .try_into()
+                .map_err(|e: toml::de::Error| Error::Value { message: plain(e.message()) })?;
+            config.validate().map(|()| config)
+        });
+        resolved.map_err(|error| written.place(error))
     }
 
     /// The resolved configuration as TOML.
@@ -229,6 +241,9 @@ impl RunConfig {
             "train.schedule.final_ratio",
             format!("must be 0 to 1, is {ratio}"),
         )?;
+        self.generate
+            .validate()
+            .map_err(|(setting, rule)| Error::Key { key: format!("generate.{setting}"), rule })?;
         rule(
             self.data.seq_len <= self.model.max_position_embeddings,
             "data.seq_len",
@@ -237,114 +252,6 @@ impl RunConfig {
                 self.model.max_position_embeddings, self.data.seq_len
             ),
         )
-    }
-}
-
-/// The file as its author writes it: the model is a preset with some parts named.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "parsed for its errors, which carry line and column")]
-struct AsWritten {
-    seed: Option<u64>,
-    model: Option<toml::Table>,
-    data: Option<DataConfig>,
-    #[serde(default)]
-    train: TrainConfig,
-    #[serde(default)]
-    generate: GenerationDefaults,
-    #[serde(default)]
-    samples: SamplesConfig,
-}
-
-/// Fills the `[model]` table up from its preset, and what follows from other keys.
-fn resolve_model(table: &mut toml::Table, origin: &Path) -> Result<()> {
-    let error = |message: String| Error::Toml { path: origin.into(), message };
-    table.entry("seed").or_insert(toml::Value::Integer(1337));
-    let tokenizer_vocabulary =
-        table.get("data").and_then(|data| data.get("tokenizer")?.get("vocab_size")).cloned();
-    let model = table
-        .entry("model")
-        .or_insert_with(|| toml::Table::new().into())
-        .as_table_mut()
-        .ok_or_else(|| error("`model` must be a table".into()))?;
-    let architecture = model
-        .get("architecture")
-        .cloned()
-        .ok_or_else(|| error("[model] lacks `architecture`, for example \"bitlm\"".into()))?
-        .try_into::<Architecture>()
-        .map_err(|e| error(format!("[model] architecture: {}", e.message())))?;
-    let preset = toml::Table::try_from(ModelConfig::preset(architecture))
-        .map_err(|e| error(e.to_string()))?;
-    let given = |model: &toml::Table, key: &str| {
-        model.get(key).and_then(toml::Value::as_integer).filter(|&n| n > 0)
-    };
-    if !model.contains_key("head_dim")
-        && (model.contains_key("hidden_size") || model.contains_key("num_attention_heads"))
-    {
-        let either = |key: &str| given(model, key).or_else(|| given(&preset, key));
-        if let (Some(hidden), Some(heads)) = (either("hidden_size"), either("num_attention_heads"))
-        {
-            if hidden % heads != 0 {
-                return Err(Error::Key {
-                    key: "model.num_attention_heads".into(),
-                    rule: format!(
-                        "must divide model.hidden_size ({hidden}) or come with model.head_dim, is {heads}"
-                    ),
-                });
-            }
-            model.insert("head_dim".into(), (hidden / heads).into());
-        }
-    }
-    if let (Some(heads), false) =
-        (given(model, "num_attention_heads"), model.contains_key("num_key_value_heads"))
-    {
-        model.insert("num_key_value_heads".into(), heads.into());
-    }
-    if let (Some(vocabulary), false) = (tokenizer_vocabulary, model.contains_key("vocab_size")) {
-        model.insert("vocab_size".into(), vocabulary);
-    }
-    for (key, value) in preset {
-        model.entry(key).or_insert(value);
-    }
-    Ok(())
-}
-
-/// Sets one dotted key: `train.steps=500`.
-fn apply_override(table: &mut toml::Table, text: &str) -> Result<()> {
-    let malformed = || Error::Override { text: text.into() };
-    let (key, value) = text.split_once('=').ok_or_else(malformed)?;
-    let (key, value) = (key.trim(), value.trim());
-    // A value is TOML where it parses as such, and a string otherwise: seed=7, data.separator=blank_line.
-    let value = toml::from_str::<toml::Table>(&format!("v = {value}"))
-        .ok()
-        .and_then(|mut table| table.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(value.into()));
-    let mut path: Vec<&str> = key.split('.').collect();
-    let last = path.pop().filter(|last| !last.is_empty()).ok_or_else(malformed)?;
-    let mut table = table;
-    for part in path {
-        table = table
-            .entry(part)
-            .or_insert_with(|| toml::Table::new().into())
-            .as_table_mut()
-            .ok_or_else(|| Error::Key { key: key.into(), rule: format!("`{part}` is no table") })?;
-    }
-    table.insert(last.into(), value);
-    Ok(())
-}
-
-/// Adds the nearest known key to serde's message about an unknown one.
-fn suggest_key(message: &str) -> String {
-    let Some((_, rest)) = message.split_once("unknown field `") else { return message.into() };
-    let mut quoted = rest.split('`');
-    let unknown = quoted.next().unwrap_or_default();
-    let known = quoted.skip(1).step_by(2);
-    let nearest = known.max_by(|a, b| {
-        strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown))
-    });
-    match nearest {
-        Some(nearest) => format!("{message}\ndid you mean `{nearest}`?"),
-        None => message.into(),
     }
 }
 
@@ -423,10 +330,70 @@ steps = 10
             ("data.seq_len=4096", "data.seq_len"),
             ("train.schedule.final_ratio=-1", "train.schedule.final_ratio"),
             ("model.num_attention_heads=3", "model.num_attention_heads"),
+            ("generate.temperature=nan", "generate.temperature must be at least 0, is NaN"),
+            ("generate.top_p=2", "generate.top_p must be above 0 and at most 1, is 2"),
         ] {
             let error = parse(TEXT, &[text]).unwrap_err().to_string();
-            assert!(error.starts_with(key), "{text}: {error}");
+            assert!(error.starts_with(&format!("command line, {text}: {key}")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_hostile_file_is_refused_in_a_few_printable_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run.toml");
+        let refused = || RunConfig::read(&path, &[]).unwrap_err().to_string();
+        std::fs::write(&path, format!("{TEXT}\u{1b}[2J = {}", "x".repeat(100_000))).unwrap();
+        let error = refused();
+        assert!(error.len() < 2_000 && !error.contains('\u{1b}'), "{error}");
+        std::fs::write(&path, format!("x = {}", "[".repeat(100_000))).unwrap();
+        assert!(refused().len() < 2_000);
+        std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert!(refused().contains("run.toml: must have at most 1048576 bytes"), "{}", refused());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_place_where_it_was_set() {
+        let wrong = |from: &str, to: &str, overrides: &[&str]| {
+            parse(&TEXT.replace(from, to), overrides).unwrap_err().to_string()
+        };
+        assert!(wrong("steps = 10", "steps = 0", &[]).starts_with("run.toml:14: train.steps must"));
+        assert!(wrong("seq_len = 64", "seq_len = 0", &[]).starts_with("run.toml:8: data.seq_len"));
+        let bitlm = "architecture = \"bitlm\"";
+        let size = |value: &str| wrong(bitlm, &format!("{bitlm}\nhidden_size = {value}"), &[]);
+        assert!(size("0").starts_with("run.toml:4: model.hidden_size must be 1"), "{}", size("0"));
+        let message =
+            "run.toml:4: model.hidden_size: invalid type: string \"a\", expected a whole number";
+        assert!(size("\"a\"").starts_with(message), "{}", size("\"a\""));
+        let error = parse(TEXT, &["train.steps=5", "train.steps=abc"]).unwrap_err().to_string();
+        let message =
+            "command line, train.steps=abc: invalid type: string \"abc\", expected a whole number";
+        assert!(error.starts_with(message), "{error}");
+        // The last override of a key is the one that counts, and the one to blame.
+        let error = parse(TEXT, &["train.steps=5", "train.steps=0"]).unwrap_err().to_string();
+        assert!(error.starts_with("command line, train.steps=0: train.steps must be"), "{error}");
+        let error = parse(TEXT, &["generate.top_p=0"]).unwrap_err().to_string();
+        assert!(error.starts_with("command line, generate.top_p=0: generate.top_p"), "{error}");
+        // A broken rule between a key of the file and a default of the preset.
+        let error = wrong("seq_len = 64", "seq_len = 4096", &[]);
+        assert!(error.starts_with("run.toml:8: data.seq_len must be at most"), "{error}");
+        assert!(wrong("steps = 10", "steps = ", &[]).contains("line 14"));
+    }
+
+    #[test]
+    fn an_override_may_complete_a_file() {
+        let text = TEXT.replace("seq_len = 64\n", "");
+        assert!(parse(&text, &[]).unwrap_err().to_string().contains("seq_len"));
+        assert_eq!(parse(&text, &["data.seq_len=32"]).unwrap().data.seq_len, 32);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_named_with_their_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run.toml");
+        std::fs::write(&path, b"seed = 1\n# caf\xe9\n").unwrap();
+        let error = RunConfig::read(&path, &[]).unwrap_err().to_string();
+        assert!(error.ends_with("run.toml: line 2 must be UTF-8"), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tern_format::atomic::write_atomically;
 
+use crate::checkpoint;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 
@@ -111,9 +112,12 @@ impl RunDirectory {
         }
     }
 
-    /// Whether a run has begun here.
+    /// Whether a run has begun here: a configuration is saved, and a step was taken or a checkpoint written. What was
+    /// stopped before that holds nothing that could be lost.
     pub fn has_run(&self) -> bool {
-        self.config().exists()
+        let lines = std::fs::metadata(self.metrics()).is_ok_and(|metadata| metadata.len() > 0);
+        let saved = || !checkpoint::list(&self.checkpoints()).is_ok_and(|all| all.is_empty());
+        self.config().exists() && (lines || saved())
     }
 
     /// The configuration that the run here was started with.
@@ -134,10 +138,17 @@ impl RunDirectory {
         if !self.has_run() {
             return Ok(());
         }
+        let saved = self.read_config();
         if !resume {
-            return Err(Error::RunExists { path: self.0.clone() });
+            let differences = match &saved {
+                Ok(saved) if saved != config => {
+                    format!(" with other settings: {}", saved.differences(config))
+                }
+                _ => String::new(),
+            };
+            return Err(Error::RunExists { path: self.0.clone(), differences });
         }
-        let saved = self.read_config()?;
+        let saved = saved?;
         if saved == *config {
             return Ok(());
         }

@@ -1,6 +1,8 @@
 //! Everything that can stop a run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::written::Place;
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -32,6 +34,20 @@ pub enum Error {
         key: String,
         /// The rule and the value found.
         rule: String,
+    },
+    /// A value is not of the type that its key has.
+    #[error("{message}")]
+    Value {
+        /// The type asked for and the value found.
+        message: String,
+    },
+    /// A setting is wrong, and this is where it was set.
+    #[error("{place}: {source}")]
+    Setting {
+        /// A line of the file, or an override.
+        place: Place,
+        /// The rule and the value found.
+        source: Box<Error>,
     },
     /// An override on the command line is not `key=value`.
     #[error("override `{text}` is not of the form key=value, for example train.steps=500")]
@@ -70,13 +86,19 @@ pub enum Error {
         detail: String,
     },
     /// A run exists where a new one should begin.
-    #[error("{}: holds a run already; add --resume to go on with it, or choose another --out", path.display())]
+    #[error("{}: holds a run already{differences}; add --resume to go on with it, or choose another --out", path.display())]
     RunExists {
         /// The directory.
         path: PathBuf,
+        /// ` with other settings: …`, or nothing.
+        differences: String,
     },
     /// A run is resumed under another configuration.
-    #[error("{}: the run was started with other settings: {differences}", path.display())]
+    #[error(
+        "{}: the run was started with other settings: {differences}; to go on with it as it was started, give --resume \
+         and --out alone, or the same KEY=VALUE words again; other settings are another run, with another --out",
+        path.display()
+    )]
     OtherConfig {
         /// The saved configuration.
         path: PathBuf,
@@ -127,6 +149,30 @@ pub enum Error {
 }
 
 impl Error {
+    /// The dotted key that an error about a configuration names.
+    pub(crate) fn key(&self) -> Option<String> {
+        match self {
+            Self::Key { key, .. } => Some(key.trim_end_matches(':').to_owned()),
+            Self::Format(tern_format::Error::Config { key, .. }) => Some(format!("model.{key}")),
+            Self::Datasets(tern_datasets::Error::Config { key, .. }) => Some(format!("data.{key}")),
+            _ => None,
+        }
+    }
+
+    /// Names a file under the name that its folder will have, not that of the temporary one that it was written to.
+    pub(crate) fn under(self, temporary: &Path, folder: &Path) -> Self {
+        let renamed = |path: &Path| {
+            path.strip_prefix(temporary).map_or(path.into(), |name| folder.join(name))
+        };
+        match self {
+            Self::Io { path, source } => Self::Io { path: renamed(&path), source },
+            Self::Format(tern_format::Error::In { path, source }) => {
+                Self::Format(tern_format::Error::In { path: renamed(&path), source })
+            }
+            other => other,
+        }
+    }
+
     /// Attaches a path to what the system said.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

@@ -1,17 +1,21 @@
 //! Guards: a step that is not finite never reaches the weights, and a loss that jumps is reported.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::exact_float;
 
 /// The `[train.guard]` table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GuardConfig {
     /// Steps skipped in a row, because their loss or gradient was not finite, after which the run goes back to its last
-    /// good state and stops.
+    /// good state and stops. Unit: steps.
+    #[schemars(range(min = 1, max = 4_294_967_296_u64))]
     pub most_skipped: u64,
     /// How many standard deviations above its running mean a loss is reported as a spike; 0 reports none.
+    /// Unit: standard deviations.
+    #[schemars(range(min = 0.0))]
     pub spike_deviations: f64,
 }
 

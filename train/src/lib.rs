@@ -13,8 +13,12 @@ pub mod gradients;
 pub mod guard;
 pub mod metrics;
 pub mod plan;
+mod preset;
+pub mod reference;
+pub mod rehearsal;
 pub mod schedule;
 pub mod trainer;
 pub mod weights;
+pub mod written;
 
 pub use error::{Error, Result};

@@ -23,7 +23,9 @@ pub struct Plan {
     pub state_bytes: u64,
     /// Activations of one micro-batch, kept for its backward pass (an estimate).
     pub activation_bytes: u64,
-    /// Both together, with the largest temporary.
+    /// The largest temporaries of a pass (an estimate).
+    pub temporary_bytes: u64,
+    /// All three together.
     pub memory_bytes: u64,
     /// Disk that the checkpoints take at most.
     pub checkpoint_bytes: u64,
@@ -51,6 +53,7 @@ impl Plan {
         let activation_bytes = rows.saturating_mul(per_token as u64 * float);
         // Weights, their ternary twins, gradients, two moments.
         let state_bytes = 5 * parameters * float;
+        let temporary_bytes = activation_bytes / 2;
         let checkpoint_bytes = (config.train.keep_checkpoints as u64 + 1) * 3 * parameters * float;
         let tokens_per_step = config.tokens_per_step();
         Self {
@@ -62,7 +65,10 @@ impl Plan {
             tokens: tokens_per_step.saturating_mul(config.train.steps),
             state_bytes,
             activation_bytes,
-            memory_bytes: state_bytes.saturating_add(activation_bytes.saturating_mul(3) / 2),
+            temporary_bytes,
+            memory_bytes: state_bytes
+                .saturating_add(activation_bytes)
+                .saturating_add(temporary_bytes),
             checkpoint_bytes,
         }
     }

@@ -1,9 +1,10 @@
 //! The learning rate as a function of the step.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The shape of the learning rate over a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleKind {
     /// Warm-up, then the peak for ever.
@@ -13,14 +14,15 @@ pub enum ScheduleKind {
 }
 
 /// The `[train.schedule]` table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleConfig {
-    /// The shape.
+    /// The shape of the learning rate over the run.
     pub kind: ScheduleKind,
-    /// Steps of linear warm-up from zero; the step after it has the peak rate.
+    /// Steps of linear warm-up from zero; the step after it has the peak rate. Unit: steps.
     pub warmup_steps: u64,
-    /// The learning rate of the last step, as a share of the peak.
+    /// The learning rate of the last step, as a share of the peak. Unit: none.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub final_ratio: f64,
 }
 

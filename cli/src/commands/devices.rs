@@ -8,9 +8,10 @@ use crate::Ending;
 use crate::terminal::Terminal;
 
 /// List the devices that `--device` knows, and the kernels chosen here.
-///
-/// Example: tern devices --json
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  tern devices
+  tern --json devices")]
 pub(crate) struct Arguments {}
 
 #[derive(Serialize)]

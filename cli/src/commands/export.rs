@@ -1,6 +1,6 @@
 //! `tern export`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -17,21 +17,21 @@ use tern_datasets::prepare::Prepared;
 ///
 /// The file holds everything that inference needs: configuration, trits and scales, tokenizer, generation defaults,
 /// where it comes from, and a few token ids with the trainer's loss on them, which `tern verify` computes again.
-///
-/// Example: tern export runs/quickstart --checkpoint best --out story.safetensors
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  tern export runs/quickstart
+  tern export runs/quickstart --checkpoint last --out story.safetensors")]
 pub(crate) struct Arguments {
     /// Directory of the run.
     run: PathBuf,
     /// `best` by validation loss, `last`, or the number of a step.
-    #[arg(long, default_value = "best")]
+    #[arg(long, value_name = "WHICH", default_value = "best")]
     checkpoint: String,
-    /// The file to write [default: RUN/model.safetensors].
-    #[arg(long)]
+    /// The file to write [default: RUN/model.safetensors]. Nothing but a packed model is overwritten.
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Directory with the run's prepared tokens [default: RUN/data].
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
 
@@ -49,11 +49,12 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     let config = directory
         .read_config()
         .with_context(|| format!("{}: not the directory of a run", arguments.run.display()))?;
+    let path = arguments.out.clone().unwrap_or_else(|| directory.model());
+    refuse_to_replace(&path)?;
     let data = Prepared::open(&arguments.data.clone().unwrap_or_else(|| directory.data()))?;
     let session =
         Session { config, directory, data, device: "cpu".into(), stop_at: None, resume: true };
     let checkpoint = choose(&session.directory, &arguments.checkpoint, terminal)?;
-    let path = arguments.out.clone().unwrap_or_else(|| session.directory.model());
     let exported = export(&session, checkpoint, path)?;
     terminal.result(&exported, &describe(&exported))?;
     terminal.say(&format!("next: tern verify {}", exported.path.display()));
@@ -68,6 +69,7 @@ pub(crate) fn export(session: &Session, checkpoint: Checkpoint, path: PathBuf) -
     let validation = session.validation()?;
     let packed: PackedModel = session.project(&model, Some(&state), Some(&validation))?;
     packed.write(&path)?;
+    tracing::debug!(step = state.step, file = %path.display(), "exported");
     Ok(Exported {
         step: state.step,
         val_loss: state.val_loss,
@@ -97,11 +99,33 @@ fn choose(directory: &RunDirectory, word: &str, terminal: &Terminal) -> Result<C
     Ok(match word {
         "best" => checkpoint::best(&checkpoints, &mut skipped)?,
         "last" => checkpoint::latest(&checkpoints, &mut skipped)?,
-        step => {
-            let step = step.parse().with_context(|| {
-                format!("--checkpoint takes best, last or a step, found `{step}`")
-            })?;
+        word => {
+            let all: Vec<u64> =
+                checkpoint::list(&checkpoints)?.into_iter().map(|(step, _)| step).collect();
+            let known = match &all[..] {
+                [] => format!("{} holds none yet", checkpoints.display()),
+                all => format!(
+                    "there are {}",
+                    all.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+                ),
+            };
+            let Ok(step) = word.parse() else {
+                anyhow::bail!("--checkpoint takes best, last or a step ({known}), found `{word}`")
+            };
+            anyhow::ensure!(all.contains(&step), "there is no checkpoint of step {step}: {known}");
             checkpoint::read(&checkpoint::directory(&checkpoints, step))?
         }
     })
+}
+
+/// Refuses a file that is there and is no packed model: a mistyped --out must not cost a configuration or a text.
+fn refuse_to_replace(path: &Path) -> Result<()> {
+    let full =
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0);
+    if full && let Err(error) = PackedModel::read(path) {
+        anyhow::bail!(
+            "{error}; so it is no packed model and is not overwritten: choose another --out"
+        );
+    }
+    Ok(())
 }

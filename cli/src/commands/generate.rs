@@ -4,46 +4,48 @@ use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 use tern_infer::Model;
-use tern_infer::generate::{Generator, Options, Output};
+use tern_infer::generate::{Generator, Options, Output, StopReason};
 
 use crate::Ending;
-use crate::terminal::{Terminal, thousands};
+use crate::terminal::{STANDARD_OUTPUT, Terminal, thousands};
 
 /// Write text with a packed model.
 ///
 /// What is not set here is as the file says. The text comes as it is written; Ctrl-C ends it.
-///
-/// Example: tern generate runs/quickstart/model.safetensors "Once upon a time" --seed 3
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  tern generate runs/quickstart/model.safetensors
+  tern generate runs/quickstart/model.safetensors \"Once upon a time\" --seed 3
+  tern generate model.safetensors --temperature 0 --max-tokens 50 --stop \"The end\"")]
 pub(crate) struct Arguments {
     /// The packed model.
     file: PathBuf,
     /// The text to go on from [default: the file's].
     prompt: Option<String>,
     /// The same seed writes the same text.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Most tokens to write.
-    #[arg(long)]
+    /// Most tokens to write [default: the file's].
+    #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// 0 takes the likeliest token, 1 draws as the model says, more is wilder.
-    #[arg(long, allow_negative_numbers = true)]
+    /// 0 takes the likeliest token, 1 draws as the model says, more is wilder [default: the file's].
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     temperature: Option<f32>,
-    /// Draw from this many of the likeliest tokens; 0 from all.
-    #[arg(long)]
+    /// Draw from this many of the likeliest tokens; 0 from all [default: the file's].
+    #[arg(long, value_name = "N")]
     top_k: Option<usize>,
-    /// Draw from the likeliest tokens that together have this probability; 1 from all.
-    #[arg(long)]
+    /// Draw from the likeliest tokens that together have this probability; 1 from all [default: the file's].
+    #[arg(long, value_name = "SHARE")]
     top_p: Option<f32>,
-    /// Draw from tokens with at least this share of the likeliest one's probability; 0 from all.
-    #[arg(long)]
+    /// Draw from tokens with at least this share of the likeliest one's probability; 0 from all [default: the
+    /// file's].
+    #[arg(long, value_name = "SHARE")]
     min_p: Option<f32>,
-    /// Above 1, tokens that were there become less likely.
-    #[arg(long)]
+    /// Above 1, tokens that were there become less likely [default: the file's].
+    #[arg(long, value_name = "NUMBER")]
     repetition_penalty: Option<f32>,
     /// Stop before this text; may be given several times.
     #[arg(long, value_name = "TEXT")]
@@ -63,6 +65,7 @@ struct Report<'a> {
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
     let model = Model::open(&arguments.file)?;
     let generator = Generator::new(&model)?;
+    tracing::debug!(file = %arguments.file.display(), "opened");
     let defaults = &model.metadata().generation;
     let prompt = arguments.prompt.as_ref().unwrap_or(&defaults.prompt);
     let mut options = Options::from(defaults);
@@ -90,20 +93,29 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     }
     let output = stream(&generator, prompt, &options)?;
     terminal.detail(&format!(
-        "{} tokens, {:?}; prompt {} tokens; decode {} tok/s",
+        "{} tokens, then {}; prompt {} tokens; decode {} tok/s",
         output.ids.len(),
-        output.stop_reason,
+        ended(&output.stop_reason),
         output.prompt_tokens,
         thousands(output.decode_tokens_per_second() as u64)
     ));
     Ok(Ending::Done)
 }
 
-/// Writes prompt and text to standard output piece by piece, as they come.
+/// Why the text ended.
+fn ended(reason: &StopReason) -> String {
+    match reason {
+        StopReason::Eos => "the model ended the text".into(),
+        StopReason::StopString(text) => format!("the stop text {text:?} came"),
+        StopReason::MaxTokens => "the most tokens were written".into(),
+        StopReason::ContextFull => "the model's context was full".into(),
+        StopReason::Cancelled => "it was cancelled".into(),
+    }
+}
+
+/// Writes prompt and text to standard output piece by piece, as they come; nothing if prompt or options are refused.
 fn stream(generator: &Generator<'_>, prompt: &str, options: &Options) -> Result<Output> {
     let mut out = std::io::stdout().lock();
-    out.write_all(prompt.as_bytes())?;
-    out.flush()?;
     // A model may write any byte; on a terminal some of them are commands.
     let terminal = out.is_terminal();
     let shown = |piece: &str| {
@@ -111,9 +123,11 @@ fn stream(generator: &Generator<'_>, prompt: &str, options: &Options) -> Result<
             |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
         if terminal { piece.chars().map(harmless).collect() } else { piece.to_owned() }
     };
+    let mut unshown = Some(prompt);
     let mut failed = None;
     let output = generator.generate(prompt, options, |piece| {
-        match out.write_all(shown(piece).as_bytes()).and_then(|()| out.flush()) {
+        let text = unshown.take().unwrap_or_default().to_owned() + &shown(piece);
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 failed = Some(error);
@@ -122,9 +136,9 @@ fn stream(generator: &Generator<'_>, prompt: &str, options: &Options) -> Result<
         }
     })?;
     if let Some(error) = failed {
-        return Err(error.into());
+        return Err(error).context(STANDARD_OUTPUT);
     }
-    out.write_all(b"\n")?;
-    out.flush()?;
+    let text = format!("{}\n", unshown.unwrap_or_default());
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context(STANDARD_OUTPUT)?;
     Ok(output)
 }

@@ -30,22 +30,21 @@ const CONFIG: &str = include_str!("../../../configs/quickstart.toml");
 /// Train a small model on the embedded stories, export it, verify it, and let it tell one.
 ///
 /// Takes about four minutes on two cores. Ctrl-C saves; the same command goes on.
-///
-/// Example: tern quickstart --out runs/quickstart --seed 2
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  tern quickstart --out runs/quickstart --seed 2")]
 pub(crate) struct Arguments {
     /// Where to write everything.
-    #[arg(long, default_value = "runs/quickstart")]
+    #[arg(long, value_name = "DIR", default_value = "runs/quickstart")]
     out: PathBuf,
     /// Seed of the story at the end.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Optimizer steps, if not those of configs/quickstart.toml.
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     steps: Option<u64>,
     /// Where to compute; `tern devices` lists what there is.
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
     device: String,
 }
 

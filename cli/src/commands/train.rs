@@ -12,10 +12,11 @@ use tern_train::plan::Plan;
 use crate::Ending;
 use crate::commands::data::prepare::prepare_data;
 use crate::commands::devices::memory;
-use crate::terminal::{Terminal, bytes, thousands};
+use crate::terminal::{Terminal, bytes};
 use tern_datasets::prepare::Prepared;
 
 mod dashboard;
+pub(crate) mod dry_run;
 mod lines;
 mod progress;
 mod screen;
@@ -27,11 +28,12 @@ pub(crate) use view::Show;
 
 /// Train a model from a configuration, or go on with a run.
 ///
-/// Examples:
-///   tern train configs/bitlm-tinystories-reference.toml train.steps=500
-///   tern train --resume --out runs/bitlm-tinystories-reference
+/// Ctrl-C saves and leaves; a second Ctrl-C leaves at once. Everything is written to the directory of the run.
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  tern train my.toml --dry-run
+  tern train my.toml train.steps=500 model.quantizer=none --out runs/float
+  tern train --resume --out runs/my")]
 pub(crate) struct Arguments {
     /// The TOML file of the run; with --resume it may be left out.
     #[arg(required_unless_present = "resume")]
@@ -40,18 +42,18 @@ pub(crate) struct Arguments {
     #[arg(value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// Where to compute; `tern devices` lists what there is.
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
     device: String,
     /// Directory of the run [default: runs/NAME-OF-THE-CONFIG].
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Directory with prepared tokens [default: OUT/data, prepared there if need be].
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Go on from the latest checkpoint in OUT.
     #[arg(long)]
     resume: bool,
-    /// Say what the run would cost, and do nothing.
+    /// Check configuration, data and device, time two micro-batches, and say what the run would cost; write nothing.
     #[arg(long)]
     dry_run: bool,
     /// Save and leave after this step; the schedule stays that of all steps.
@@ -91,24 +93,22 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         None => RunConfig::read(&directory.config(), &overrides)
             .with_context(|| format!("{}: no run to resume", directory.path().display()))?,
     };
-    if arguments.dry_run {
-        return dry_run(&config, terminal);
-    }
     tern_model::device::find(&arguments.device)?;
-    let needed = Plan::new(&config).memory_bytes;
-    if let Some(memory) = memory().filter(|&memory| needed > memory) {
-        anyhow::bail!(
-            "the run needs about {}, and this machine has {}; make the model, data.seq_len or data.micro_batch smaller",
-            bytes(needed),
-            bytes(memory)
-        );
-    }
+    fits_memory(&Plan::new(&config))?;
     // Before the data are made: a run that is there already keeps its own.
     directory.check(&config, arguments.resume)?;
+    let data_directory = arguments.data.clone().unwrap_or_else(|| directory.data());
+    if arguments.dry_run {
+        // What the run would read must be there: prepared tokens, or the text to prepare them from.
+        match path.as_deref().filter(|_| arguments.data.is_none()) {
+            Some(path) => dry_run::check_sources(&config.data, parent(path))?,
+            None => drop(Prepared::open(&data_directory)?),
+        }
+        return dry_run::run(&config, &arguments.device, terminal);
+    }
     let _lock = directory.lock()?;
     terminal.detail(&config.to_toml());
 
-    let data_directory = arguments.data.clone().unwrap_or_else(|| directory.data());
     let data = match &path {
         // The saved configuration no longer knows where the text was, but the tokens are there.
         None => Prepared::open(&data_directory)?,
@@ -169,23 +169,14 @@ pub(crate) fn parent(config: &Path) -> &Path {
     config.parent().unwrap_or(Path::new(""))
 }
 
-fn dry_run(config: &RunConfig, terminal: &Terminal) -> Result<Ending> {
-    let plan = Plan::new(config);
-    let mut text = String::new();
-    for (name, value) in [
-        ("parameters", thousands(plan.parameters)),
-        ("  of them ternary", thousands(plan.ternary_parameters)),
-        ("steps", thousands(plan.steps)),
-        ("sequences per step", thousands(plan.sequences_per_step as u64)),
-        ("tokens per step", thousands(plan.tokens_per_step)),
-        ("tokens in all", thousands(plan.tokens)),
-        ("memory, estimated", bytes(plan.memory_bytes)),
-        ("  weights and optimizer", bytes(plan.state_bytes)),
-        ("  activations", bytes(plan.activation_bytes)),
-        ("disk for checkpoints", bytes(plan.checkpoint_bytes)),
-    ] {
-        text.push_str(&format!("{name:<25}{value:>16}\n"));
+/// Refuses a run that this machine has no memory for.
+pub(crate) fn fits_memory(plan: &Plan) -> Result<()> {
+    match memory().filter(|&memory| plan.memory_bytes > memory) {
+        None => Ok(()),
+        Some(memory) => anyhow::bail!(
+            "the run needs about {}, and this machine has {}; make the model, data.seq_len or data.micro_batch smaller",
+            bytes(plan.memory_bytes),
+            bytes(memory)
+        ),
     }
-    terminal.result(&plan, &text)?;
-    Ok(Ending::Done)
 }

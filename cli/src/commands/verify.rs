@@ -1,36 +1,58 @@
 //! `tern verify`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use serde_json::Value;
 use tern_infer::verify::{LossReport, Report, TensorReport, Verdict, verify};
 
 use crate::Ending;
-#[cfg(feature = "train")]
-use crate::terminal::bytes;
-use crate::terminal::{Terminal, thousands};
+use crate::terminal::{Terminal, bytes, thousands};
 
 /// Read a packed model, nothing else, and say whether it is ternary.
 ///
 /// Verdicts: packed (trits, stored as trits), projected (trits, stored as floats), latent (floats), collapsed (a scale or
-/// the trits of a matrix have vanished), not_ternary. Exit code 0 for packed and projected with the trainer's loss, else 3.
-///
-/// Example: tern verify runs/quickstart/model.safetensors
+/// the trits of a matrix have vanished), not_ternary. Exit code 0 for packed and projected with the trainer's loss, 3
+/// for any other verdict or loss and for a file that carries no tokens to check the loss on, 1 for a file that is no
+/// model or whose tokenizer is broken. With -v every tensor is listed.
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  tern verify runs/quickstart/model.safetensors
+  tern verify -v runs/quickstart/model.safetensors
+  tern --json verify runs/quickstart/model.safetensors")]
 pub(crate) struct Arguments {
     /// The packed model.
     file: PathBuf,
+    /// Let a file pass that carries no tokens to check the loss on, as an import does not.
+    #[arg(long)]
+    allow_unchecked_loss: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
-    let report = verify(&arguments.file)?;
-    terminal.result(&report, &table(&report))?;
-    if report.passes() {
-        terminal.say(&format!("next: tern generate {}", arguments.file.display()));
+    let report =
+        verify(&arguments.file).map_err(|error| match run_of_checkpoint(&arguments.file) {
+            Some(run) => anyhow!(
+                "{error}; this is a checkpoint, which holds latent weights: `tern export {}` makes the packed model",
+                run.display()
+            ),
+            None => error.into(),
+        })?;
+    tracing::debug!(file = %arguments.file.display(), verdict = ?report.verdict, "verified");
+    let mut text = overview(&report);
+    if terminal.is_verbose() {
+        text.push_str(&format!("\n{}", table(&report)));
     }
-    Ok(if report.passes() { Ending::Done } else { Ending::Refused })
+    terminal.result(&report, &text)?;
+    let unchecked = report.is_ternary() && report.loss == LossReport::Absent;
+    let passes = report.passes() || unchecked && arguments.allow_unchecked_loss;
+    if passes {
+        terminal.say(&format!("next: tern generate {}", arguments.file.display()));
+    } else if unchecked {
+        terminal.say(
+            "ternary, but the loss is not checked; --allow-unchecked-loss lets such a file pass",
+        );
+    }
+    Ok(if passes { Ending::Done } else { Ending::Refused })
 }
 
 /// One line: verdict, size, loss.
@@ -58,6 +80,89 @@ pub(crate) fn word(verdict: Verdict) -> String {
     }
 }
 
+/// The run that a file is a checkpoint of: `RUN/checkpoints/step-…/model.safetensors`.
+fn run_of_checkpoint(file: &Path) -> Option<&Path> {
+    let step = file.parent()?;
+    let checkpoints = step.parent()?;
+    let named = step.file_name()?.to_str()?.starts_with("step-");
+    (named && checkpoints.file_name()? == "checkpoints").then_some(checkpoints.parent()?)
+}
+
+/// Matrices that the summary names.
+const SHOWN: usize = 3;
+
+/// The verdict and what it rests on.
+fn overview(report: &Report) -> String {
+    let mut text = format!("verdict     {}\n", word(report.verdict));
+    for name in report.because.iter().take(SHOWN) {
+        text.push_str(&format!("            because of {name}\n"));
+    }
+    if let Some(more) = report.because.len().checked_sub(SHOWN + 1) {
+        text.push_str(&format!("            and {} more\n", more + 1));
+    }
+    text.push_str(&format!(
+        "size        {} ({} bytes)\n\
+         parameters  {}, of them ternary {} ({:.1} %)\n\
+         bits        {:.2} a weight over the whole file, embeddings and tokenizer included",
+        bytes(report.size_bytes),
+        thousands(report.size_bytes),
+        thousands(report.parameters),
+        thousands(report.ternary_parameters),
+        100.0 * report.ternary_parameters as f64 / report.parameters.max(1) as f64,
+        report.bits_per_weight
+    ));
+    if let Some(bits) = report.bits_per_ternary_weight {
+        text.push_str(&format!("; {bits:.3} a ternary weight"));
+    }
+    text.push('\n');
+    if let Some(trits) = &report.trits {
+        text.push_str(&format!("zeros       {:.1} % of all trits\n", 100.0 * trits.zeros_share));
+    }
+    text.push_str(&worst(report));
+    text.push_str(&match &report.loss {
+        LossReport::Absent => "loss        not checked: the file carries no check tokens\n".into(),
+        LossReport::Measured { trainer, file, difference, threshold, agrees, predictions } => {
+            let agrees = if *agrees { "agrees" } else { "DIFFERS" };
+            format!(
+                "loss        {file:.6} nats/token on {} fixed tokens; the trainer's was {trainer:.6}:\n            \
+                 {agrees} ({difference:.1e}, at most {threshold:.0e})\n",
+                thousands(*predictions as u64)
+            )
+        }
+    });
+    text
+}
+
+/// The matrices nearest to trouble: those with the scale closest to the floor below which they count as collapsed.
+fn worst(report: &Report) -> String {
+    let mut matrices: Vec<(f64, &TensorReport)> = report
+        .tensors
+        .iter()
+        .filter_map(|tensor| {
+            let scale = tensor.scales.iter().copied().fold(f32::INFINITY, f32::min);
+            let margin = f64::from(scale) / tensor.collapse_floor?;
+            margin.is_finite().then_some((margin, tensor))
+        })
+        .collect();
+    matrices.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    let mut text = String::new();
+    for (i, (margin, tensor)) in matrices.iter().take(SHOWN).enumerate() {
+        let head = if i == 0 { "weakest" } else { "" };
+        let zeros = tensor.trits.as_ref().map_or_else(String::new, |trits| {
+            let dead = match trits.dead_rows {
+                0 => String::new(),
+                rows => format!(", {} dead rows", thousands(rows)),
+            };
+            format!(", {:.1} % zeros{dead}", 100.0 * trits.zeros_share)
+        });
+        text.push_str(&format!(
+            "{head:<12}{}: scale {margin:.1} times the collapse floor{zeros}\n",
+            tensor.name
+        ));
+    }
+    text
+}
+
 fn table(report: &Report) -> String {
     let width = report.tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
     let mut text = format!(
@@ -80,28 +185,6 @@ fn table(report: &Report) -> String {
             trits.entropy_bits,
             report.bits_per_ternary_weight.unwrap_or(0.0)
         ));
-    }
-    text.push_str(&format!(
-        "\nparameters  {}, of them ternary {} ({:.2} %)\nfile        {} bytes, {:.3} bits a weight over all of them, embeddings included\n",
-        thousands(report.parameters),
-        thousands(report.ternary_parameters),
-        100.0 * report.ternary_parameters as f64 / report.parameters.max(1) as f64,
-        thousands(report.size_bytes),
-        report.bits_per_weight
-    ));
-    text.push_str(&match &report.loss {
-        LossReport::Absent => "loss        the file carries no tokens to measure it on\n".into(),
-        LossReport::Measured { trainer, file, difference, threshold, agrees, predictions } => {
-            let agrees = if *agrees { "agrees" } else { "DIFFERS" };
-            format!(
-                "loss        {file:.6} nats/token on {predictions} fixed tokens; the trainer's was {trainer:.6}: {agrees} \
-                 ({difference:.1e}, at most {threshold:.0e})\n"
-            )
-        }
-    });
-    text.push_str(&format!("verdict     {}\n", word(report.verdict)));
-    for name in &report.because {
-        text.push_str(&format!("            because of {name}\n"));
     }
     text
 }

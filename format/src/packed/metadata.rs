@@ -1,10 +1,11 @@
 //! What a packed model says of itself.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::tokenizer::TokenizerSource;
+use crate::tokenizer::{Tokenizer, TokenizerSource};
 
 /// The version of the format that this program writes, and the only one that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -46,20 +47,25 @@ pub struct Metadata {
 }
 
 /// What `generate` does when nothing else is asked for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GenerationDefaults {
-    /// Divides the logits; 0 takes the largest.
+    /// Divides the logits; 0 takes the largest. Unit: none.
+    #[schemars(range(min = 0.0))]
     pub temperature: f32,
-    /// Keeps this many of the likeliest tokens; 0 keeps all.
+    /// Keeps this many of the likeliest tokens; 0 keeps all. Unit: tokens.
     pub top_k: usize,
-    /// Keeps the likeliest tokens up to this share; 1 keeps all.
+    /// Keeps the likeliest tokens up to this share; 1 keeps all. Unit: none.
+    #[schemars(extend("exclusiveMinimum" = 0.0), range(max = 1.0))]
     pub top_p: f32,
-    /// Keeps tokens at least this share of the likeliest; 0 keeps all.
+    /// Keeps tokens at least this share of the likeliest; 0 keeps all. Unit: none.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub min_p: f32,
-    /// Divides the logits of tokens already there; 1 changes nothing.
+    /// Divides the logits of tokens already there; 1 changes nothing. Unit: none.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub repetition_penalty: f32,
-    /// The most tokens to add.
+    /// The most tokens to add. Unit: tokens.
+    #[schemars(range(max = 16_777_216))]
     pub max_tokens: usize,
     /// The text to go on from.
     pub prompt: String,
@@ -151,28 +157,58 @@ impl Metadata {
                 rule(in_vocabulary(id, vocab_size), key, || below(id, vocab_size))?;
             }
         }
-        self.generation.validate()?;
+        let generation = self.generation.validate();
+        generation.map_err(|(setting, broken)| Error::Metadata {
+            key: "generation".into(),
+            rule: format!("{setting} {broken}"),
+        })?;
         if let Some(loss) = self.provenance.as_ref().and_then(|provenance| provenance.val_loss) {
             rule(loss.is_finite(), "provenance", || format!("val_loss must be finite, is {loss}"))?;
         }
         self.check.as_ref().map_or(Ok(()), |check| check.validate(&self.config))
     }
 
-    /// Checks that the tokenizer has no id that the model lacks.
+    /// Builds the tokenizer that the file carries.
     ///
     /// # Errors
     ///
-    /// [`Error::Metadata`] with both sizes.
+    /// Bytes that are no tokenizer, or what [`Self::validate_tokenizer`] refuses.
+    pub fn read_tokenizer(&self) -> Result<Tokenizer> {
+        let tokenizer = Tokenizer::from_source(&self.tokenizer)?;
+        self.validate_tokenizer(tokenizer.vocab_size())?;
+        Ok(tokenizer)
+    }
+
+    /// Checks that the tokenizer has no id that the model lacks, and that BOS and EOS are among its tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Metadata`] with the size of the vocabulary and the value found.
     pub fn validate_tokenizer(&self, tokenizer_vocab_size: usize) -> Result<()> {
         let vocab_size = self.config.vocab_size;
         rule(tokenizer_vocab_size <= vocab_size, "tokenizer", || {
             format!("its vocabulary must fit vocab_size {vocab_size}, has {tokenizer_vocab_size}")
-        })
+        })?;
+        for (key, id) in [("bos_token_id", self.bos), ("eos_token_id", self.eos)] {
+            if let Some(id) = id {
+                rule(in_vocabulary(id, tokenizer_vocab_size), key, || {
+                    format!(
+                        "must be a token of the tokenizer, which has {tokenizer_vocab_size}, is {id}"
+                    )
+                })?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl GenerationDefaults {
-    fn validate(&self) -> Result<()> {
+    /// Checks every setting against its rule.
+    ///
+    /// # Errors
+    ///
+    /// The setting; the rule and the value found.
+    pub fn validate(&self) -> Result<(), (&'static str, String)> {
         let Self { temperature, top_p, min_p, repetition_penalty, max_tokens, .. } = *self;
         for (holds, name, must, value) in [
             (
@@ -190,12 +226,15 @@ impl GenerationDefaults {
                 repetition_penalty,
             ),
         ] {
-            rule(holds, "generation", || format!("{name} must be {must}, is {value}"))?;
+            if !holds {
+                return Err((name, format!("must be {must}, is {value}")));
+            }
         }
         // As for `max_position_embeddings`: more is no number of tokens.
-        rule(max_tokens <= 1 << 24, "generation", || {
-            format!("max_tokens must be at most {}, is {max_tokens}", 1 << 24)
-        })
+        if max_tokens > 1 << 24 {
+            return Err(("max_tokens", format!("must be at most {}, is {max_tokens}", 1 << 24)));
+        }
+        Ok(())
     }
 }
 

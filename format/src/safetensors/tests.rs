@@ -271,7 +271,7 @@ fn what_cannot_be_read_back_is_not_written() {
 fn a_file_that_is_absent_or_no_file_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let error = read_f32(directory.path()).unwrap_err().to_string();
-    assert_eq!(error, format!("{}: not a regular file", directory.path().display()));
+    assert_eq!(error, format!("{}: must be a regular file", directory.path().display()));
     let absent = directory.path().join("absent");
     let error = read_f32(&absent).unwrap_err().to_string();
     assert!(error.starts_with(&absent.display().to_string()), "{error}");

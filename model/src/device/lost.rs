@@ -1,14 +1,14 @@
 //! A device that fails while it computes.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
 
 use super::{ADVICE, DeviceError};
 
 /// Runs `compute` on the device called `name`; where that is not the CPU, a panic becomes [`DeviceError::Lost`].
 ///
 /// Burn reports a lost adapter, or one without memory, by panicking in whatever operation comes next. Nothing that
-/// `compute` borrows may be used after an error but what is on the disk.
+/// `compute` borrows may be used after an error but what is on the disk. A panic without words is not Burn's, and goes on.
 ///
 /// # Errors
 ///
@@ -22,17 +22,16 @@ pub fn guarded<T>(name: &str, compute: impl FnOnce() -> T) -> Result<T, DeviceEr
     set_hook(Box::new(|_| {}));
     let result = catch_unwind(AssertUnwindSafe(compute));
     set_hook(hook);
-    result.map_err(|panic| DeviceError::Lost {
-        name: name.into(),
-        message: message(panic.as_ref()),
-        advice: ADVICE,
+    result.map_err(|panic| match message(panic.as_ref()) {
+        Some(message) => DeviceError::Lost { name: name.into(), message, advice: ADVICE },
+        None => resume_unwind(panic),
     })
 }
 
-fn message(panic: &(dyn Any + Send)) -> String {
+fn message(panic: &(dyn Any + Send)) -> Option<String> {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.map_or_else(|| "no reason was given".into(), |text| text.trim().into())
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied())?;
+    Some(text.trim().into())
 }
 
 #[cfg(test)]

@@ -1,22 +1,25 @@
 //! `tern data prepare`
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tern_datasets::config::DataConfig;
-use tern_datasets::prepare::{Prepared, Progress, Side, Stage, prepare};
+use tern_datasets::hub::Hub;
+use tern_datasets::prepare::{Prepared, Side, prepare};
 use tern_train::config::RunConfig;
 
+use super::meter::Meter;
 use crate::commands::train::{default_directory, parent};
-use crate::terminal::{Terminal, bytes, thousands};
+use crate::terminal::{Terminal, thousands};
 
 /// Turn the text that a configuration names into token files.
 ///
-/// `tern train` does this by itself; prepared data can serve several runs through its --data.
-///
-/// Example: tern data prepare configs/quickstart.toml --out runs/stories
+/// `tern train` does this by itself; prepared data can serve several runs through its --data. Interrupted, or killed,
+/// the same command goes on where it stood.
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  tern data prepare configs/quickstart.toml --out runs/stories")]
 pub(crate) struct Arguments {
     /// The TOML file of a run; its `data` table counts.
     config: PathBuf,
@@ -26,14 +29,31 @@ pub(crate) struct Arguments {
     /// Directory to write [default: runs/NAME-OF-THE-CONFIG/data].
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Take files of the Hugging Face hub from its cache alone.
+    #[arg(long)]
+    offline: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     let config = RunConfig::read(&arguments.config, &arguments.overrides)?;
     let default = default_directory(&arguments.config).data();
     let out = arguments.out.clone().unwrap_or(default);
-    let prepared = prepare_data(&config.data, parent(&arguments.config), &out, terminal)?;
+    let hub = Hub::from_env().with_offline(arguments.offline);
+    leave_on_interruption()?;
+    let prepared = prepare_from(&hub, &config.data, parent(&arguments.config), &out, terminal)?;
     terminal.result(&prepared.summary, "")
+}
+
+/// Whatever ends a preparation, another goes on with it, so Ctrl-C need not wait for anything.
+fn leave_on_interruption() -> Result<()> {
+    ctrlc::set_handler(|| {
+        let _ = writeln!(
+            std::io::stderr(),
+            "\ninterrupted; the same command goes on where this one stood"
+        );
+        std::process::exit(130);
+    })
+    .context("cannot listen for Ctrl-C")
 }
 
 /// Prepares data with a progress line, or opens what is there already, and says what they are.
@@ -43,24 +63,21 @@ pub(crate) fn prepare_data(
     out: &Path,
     terminal: &Terminal,
 ) -> Result<Prepared> {
-    let bar = terminal.bar(0, "{bar:24.green} {msg}");
-    let prepared = prepare(config, base, out, &mut |progress: Progress| {
-        bar.set_length(progress.total_bytes.unwrap_or(0));
-        bar.set_position(progress.bytes);
-        let stage = match progress.stage {
-            Stage::Check => "reading the text",
-            Stage::Tokenizer => "training the tokenizer",
-            Stage::Encode => "encoding",
-        };
-        bar.set_message(format!(
-            "{stage}: {} documents, {}",
-            thousands(progress.documents),
-            bytes(progress.bytes)
-        ));
-    });
-    bar.finish_and_clear();
+    prepare_from(&Hub::from_env(), config, base, out, terminal)
+}
+
+fn prepare_from(
+    hub: &Hub,
+    config: &DataConfig,
+    base: &Path,
+    out: &Path,
+    terminal: &Terminal,
+) -> Result<Prepared> {
+    let mut meter = Meter::new(terminal);
+    let prepared = prepare(config, base, out, hub, &mut |progress| meter.show(progress));
+    meter.finish();
     let prepared = prepared?;
-    let Side { documents, tokens, characters, .. } = prepared.summary.train;
+    let Side { documents, tokens, characters, .. } = prepared.summary.train();
     terminal.say(&format!(
         "{} {}: {} documents, {} tokens of {:.2} characters, vocabulary {}; {} tokens to validate on",
         if prepared.reused { "using" } else { "prepared" },
@@ -69,7 +86,7 @@ pub(crate) fn prepare_data(
         thousands(tokens),
         characters as f64 / tokens.max(1) as f64,
         thousands(prepared.summary.vocab_size as u64),
-        thousands(prepared.summary.valid.tokens),
+        thousands(prepared.summary.valid().tokens),
     ));
     Ok(prepared)
 }

@@ -349,7 +349,7 @@ fn origin(history: &History, summary: Option<&Summary>) -> Vec<Fact> {
     if let Some(sha256) = data.or_else(|| summary.map(|summary| summary.sha256.clone())) {
         facts.push(fact("data", sha256, "sha256"));
     }
-    for source in summary.iter().flat_map(|summary| &summary.sources) {
+    for source in summary.iter().flat_map(|summary| &summary.inputs) {
         let note = format!("{}, {}, sha256 {}", source.role, bytes(source.bytes), source.sha256);
         facts.push(fact("source", source.name.clone(), note));
     }
@@ -359,8 +359,8 @@ fn origin(history: &History, summary: Option<&Summary>) -> Vec<Fact> {
         };
         let vocabulary =
             format!("{} ids, {}", thousands(summary.vocab_size as u64), summary.tokenizer);
-        facts.push(fact("training tokens", side(&summary.train), ""));
-        facts.push(fact("validation tokens", side(&summary.valid), ""));
+        facts.push(fact("training tokens", side(&summary.train()), ""));
+        facts.push(fact("validation tokens", side(&summary.valid()), ""));
         facts.push(fact("tokenizer", vocabulary, ""));
     }
     facts

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use tern_datasets::batches::{Batches, ValidationSet};
+use tern_datasets::batches::ValidationSet;
 use tern_datasets::prepare::Prepared;
 use tern_format::packed::{PackedModel, Provenance};
 use tern_model::Decoder;
+use tern_model::device::guarded;
 use tern_train::checkpoint::{self, State};
 use tern_train::config::RunConfig;
 use tern_train::directory::RunDirectory;
@@ -70,15 +71,14 @@ impl Session {
         interrupted: &AtomicBool,
     ) -> Result<Outcome> {
         let device = tern_model::device::find(&self.device)?.autodiff();
-        let Prepared { tokenizer, train: tokens, summary, .. } = &self.data;
+        let Prepared { tokenizer, summary, .. } = &self.data;
         let (rows, ids) = (self.config.model.vocab_size, summary.vocab_size);
         anyhow::ensure!(
             ids <= rows,
             "model.vocab_size is {rows}, but the tokenizer of {} has {ids} ids",
-            self.data.folder.display()
+            self.data.directory.display()
         );
-        let data = &self.config.data;
-        let batches = Batches::new(tokens.clone(), data.seq_len, data.windows, self.config.seed)?;
+        let batches = self.data.batches(&self.config.data, self.config.seed)?;
         let validation = self.validation()?;
         // Whatever can be wrong with settings or data has been refused by now.
         self.directory.open(&self.config, self.resume)?;
@@ -97,10 +97,12 @@ impl Session {
             resume: self.resume,
         };
         let mut progress = Progress::new(self, show.view(self, terminal), interrupted);
-        let outcome = catch_unwind(AssertUnwindSafe(|| train(&run, &mut progress)));
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| guarded(&self.device, || train(&run, &mut progress))));
         progress.finish();
         match outcome {
-            Ok(outcome) => Ok(outcome?),
+            Ok(Ok(outcome)) => Ok(outcome?),
+            Ok(Err(lost)) => Err(anyhow!("{lost}; {}", self.how_to_go_on())),
             Err(panic) => {
                 let what = if panic.is::<Killed>() { "killed" } else { "the trainer panicked" };
                 Err(anyhow!("{what}; {}", self.how_to_go_on()))
@@ -119,7 +121,7 @@ impl Session {
                  the learning rate falls short of its peak"
             ));
         }
-        let (tokens, per_step) = (self.data.summary.train.tokens, self.config.tokens_per_step());
+        let (tokens, per_step) = (self.data.summary.train().tokens, self.config.tokens_per_step());
         if tokens < FEW_STEPS.saturating_mul(per_step) {
             doubts.push(format!(
                 "the text is tiny: {} tokens, and a step reads {}; more text, or a smaller data.micro_batch or \
@@ -140,7 +142,7 @@ impl Session {
             }
             None => "there is no checkpoint yet".into(),
         };
-        let data = &self.data.folder;
+        let data = &self.data.directory;
         let data = if *data == self.directory.data() {
             String::new()
         } else {
@@ -152,9 +154,7 @@ impl Session {
 
     /// The validation windows.
     pub(crate) fn validation(&self) -> Result<ValidationSet> {
-        let data = &self.config.data;
-        let tokens = self.data.valid.clone();
-        Ok(ValidationSet::new(tokens, data.seq_len, data.windows, data.valid_tokens)?)
+        Ok(self.data.validation(&self.config.data)?)
     }
 
     /// The packed model of `model`; the head of `check` is measured with it and goes into the file.

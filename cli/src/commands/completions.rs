@@ -1,0 +1,27 @@
+//! `tern completions`
+
+use anyhow::Result;
+use clap_complete::{Shell, generate};
+
+use crate::Ending;
+use crate::terminal::Terminal;
+
+/// Print the completions of a shell, for it to load.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  tern completions bash > ~/.local/share/bash-completion/completions/tern
+  tern completions zsh > ~/.zfunc/_tern
+  tern completions fish > ~/.config/fish/completions/tern.fish
+  tern completions powershell >> $PROFILE
+  tern completions elvish >> ~/.config/elvish/rc.elv")]
+pub(crate) struct Arguments {
+    /// The shell.
+    shell: Shell,
+}
+
+pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
+    let mut script = Vec::new();
+    generate(arguments.shell, &mut crate::command(), "tern", &mut script);
+    terminal.out(&String::from_utf8(script)?)?;
+    Ok(Ending::Done)
+}
