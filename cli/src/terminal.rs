@@ -18,6 +18,9 @@ use crate::logging::Level;
 /// What an error about standard output names.
 pub(crate) const STANDARD_OUTPUT: &str = "standard output";
 
+/// Bytes of the log that are kept back at most, the latest.
+const MOST_HELD_LOG: usize = 1 << 20;
+
 /// How much to say, and in which form.
 ///
 /// With `--json`, standard output has one object and nothing else, and standard error warnings and errors alone: a
@@ -31,11 +34,13 @@ pub(crate) struct Terminal {
     calm: bool,
     /// The latest progress bar, above which log lines go.
     bar: Arc<Mutex<WeakProgressBar>>,
+    /// The log while something else has the whole terminal; none where it is printed at once.
+    held_log: Arc<Mutex<Option<Vec<u8>>>>,
 }
 
 impl Terminal {
     pub(crate) fn new(json: bool, quiet: bool, verbose: bool) -> Self {
-        Self { json, verbose, quiet, calm: false, bar: Arc::default() }
+        Self { json, verbose, quiet, calm: false, bar: Arc::default(), held_log: Arc::default() }
     }
 
     /// Prints a result: `value` as JSON under `--json`, else `text`.
@@ -98,6 +103,13 @@ impl Terminal {
 
     /// Lines of the log, above the progress bar if there is one.
     pub(crate) fn log(&self, bytes: &[u8]) {
+        if let Some(held) = &mut *self.held_log.lock().unwrap_or_else(PoisonError::into_inner) {
+            if held.len() + bytes.len() > MOST_HELD_LOG {
+                held.drain(..held.len() / 2);
+            }
+            held.extend_from_slice(bytes);
+            return;
+        }
         let write = || {
             let _ = io::stderr().lock().write_all(bytes);
         };
@@ -106,6 +118,19 @@ impl Terminal {
             Some(bar) => bar.suspend(write),
             None => write(),
         }
+    }
+
+    /// Keeps the log back until [`Terminal::release_log`].
+    #[cfg(feature = "train")]
+    pub(crate) fn hold_log(&self) {
+        *self.held_log.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+    }
+
+    /// Prints the log that was kept back.
+    #[cfg(feature = "train")]
+    pub(crate) fn release_log(&self) {
+        let held = self.held_log.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.log(&held.unwrap_or_default());
     }
 
     /// The error that ends the program, with its causes.

@@ -88,6 +88,8 @@ fn every_command_has_help_with_an_example() {
         &["data", "stats"],
         &["train"],
         &["export"],
+        &["report"],
+        &["plot"],
         &["verify"],
         &["generate"],
         &["devices"],

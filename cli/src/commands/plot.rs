@@ -21,7 +21,8 @@ const MOST_WITH_NOISE: usize = 3;
 
 /// Draw the curves of one or more runs into one picture.
 ///
-/// `loss` draws the training loss as a line and the validation loss as dots. Runs may still be going on.
+/// `loss` draws the training loss as a line and the validation loss with dots. Runs may still be
+/// going on.
 ///
 /// Examples:
 ///   tern plot runs/quickstart
@@ -39,8 +40,7 @@ pub(crate) struct Arguments {
     /// What to draw it over.
     #[arg(long, value_enum, default_value_t = Over::Step)]
     x: Over,
-    /// Points that each value is averaged with, those before it; 1 draws every point as it is [default: a hundredth of
-    /// the longest run].
+    /// Draw means of so many points; 1 draws every point as it is [default: a hundredth of the longest run].
     #[arg(long, value_name = "POINTS", value_parser = clap::value_parser!(u32).range(1..))]
     smooth: Option<u32>,
     /// A logarithmic vertical axis.

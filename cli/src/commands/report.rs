@@ -16,10 +16,10 @@ mod page;
 
 use page::Page;
 
-/// Write one page about a run: curves, zeros and scales, samples, settings, origin, the verifier's verdict.
+/// Write a page about a run: curves, zeros and scales, samples, settings, origin, verdict.
 ///
-/// The page is one file without references to any other, for a browser of any size, light or dark. The run may be
-/// going on, interrupted or finished; lines that are damaged are named and left out.
+/// The page is one file without references to any other, for a browser of any size, light or
+/// dark. The run may be going on, interrupted or finished; damaged lines are named and left out.
 ///
 /// Example: tern report runs/quickstart --out report.html
 #[derive(clap::Args)]

@@ -70,6 +70,7 @@ impl<'a> Dashboard<'a> {
     /// What the system said.
     pub(super) fn open(session: &'a Session, terminal: &'a Terminal) -> Result<Self> {
         screen::take().context("cannot take the terminal")?;
+        terminal.hold_log();
         let panic = Arc::new(Mutex::new(None));
         let said = Arc::clone(&panic);
         // The renderer calls this hook after it has left its screen, and prints nothing itself but after a kill.
@@ -190,7 +191,7 @@ impl View for Dashboard<'_> {
     fn stepped(&mut self, metrics: &Metrics, timings: &Timings, seconds_left: f64) {
         self.show(metrics, Some(timings));
         let Stretch { first, last } = self.stretch;
-        let label = format!("step {}/{last}, {} left", metrics.step, duration(seconds_left));
+        let label = format!("{}/{last}, {} left", metrics.step, duration(seconds_left));
         let (taken, steps) = ((metrics.step - first) as usize, (last - first) as usize);
         self.tell(|renderer| {
             // One epoch: its bars and its own estimate are over the steps of this process.
@@ -245,6 +246,7 @@ impl View for Dashboard<'_> {
         }
         screen::give_back();
         std::panic::set_hook(hook);
+        self.terminal.release_log();
         let unsaid = self.lines.len().saturating_sub(MOST_LINES);
         if unsaid > 0 {
             self.terminal.say(&format!("({unsaid} earlier messages; see tern report)"));
