@@ -22,19 +22,18 @@ fn memory(name: &str) {
         let reserved = device.memory_pool_usage().map(|usage| usage.bytes_reserved);
         (resident_bytes(), reserved)
     };
-    let mut settled = measure();
-    for step in 0..steps {
+    // Pools fill and shaders compile in the first quarter.
+    let mut quarters = Vec::new();
+    for step in 1..=steps {
         training.step(step);
-        // Pools fill and shaders compile in the first quarter.
-        if step == steps / 4 {
-            settled = measure();
+        if step % (steps / 4) == 0 {
+            quarters.push(measure());
         }
     }
-    let end = measure();
     println!(
-        "{name}: resident and reserved bytes {settled:?} after {}, {end:?} after {steps}",
-        steps / 4
+        "{name}: resident and reserved bytes after each quarter of {steps} steps: {quarters:?}"
     );
+    let (settled, end) = (quarters[0], quarters[quarters.len() - 1]);
     // The activations of one layer are 32 KiB: one of them lost in every step would come to more.
     let slack = 4 << 20;
     if let (Some(settled), Some(end)) = (settled.0, end.0) {

@@ -1,8 +1,12 @@
 //! The `tern` command: arguments, progress, and the only place that prints.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "train")]
+mod chart;
 mod commands;
 mod help;
+#[cfg(feature = "train")]
+mod history;
 mod logging;
 mod terminal;
 
@@ -12,7 +16,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use commands::{completions, data, devices, generate, man, verify};
 #[cfg(feature = "train")]
-use commands::{config, export, quickstart, sweep, train};
+use commands::{config, export, plot, quickstart, report, sweep, train};
 use terminal::Terminal;
 
 /// What a command ended with, beside an error.
@@ -22,7 +26,7 @@ enum Ending {
     /// Stopped by Ctrl-C; exit code 130, as shells have it.
     #[cfg(feature = "train")]
     Interrupted,
-    /// The verifier's verdict is not a ternary model; exit code 3.
+    /// The verifier does not pass the file; exit code 3.
     Refused,
 }
 
@@ -35,7 +39,7 @@ enum Ending {
     max_term_width = 100,
     after_help = "Begin:\n  tern quickstart          four minutes from nothing to a story\n  \
                   tern COMMAND --help      every option, with examples\n\n\
-                  Exit codes: 0 done, 1 failed, 2 wrong usage, 3 verified and found not ternary, 130 interrupted."
+                  Exit codes: 0 done, 1 failed, 2 wrong usage, 3 verified and not passed, 130 interrupted."
 )]
 struct Arguments {
     /// Print one JSON object on standard output instead of text, and no progress; warnings and errors stay text on
@@ -80,6 +84,10 @@ enum Command {
     Sweep(sweep::Arguments),
     #[cfg(feature = "train")]
     Export(export::Arguments),
+    #[cfg(feature = "train")]
+    Report(report::Arguments),
+    #[cfg(feature = "train")]
+    Plot(plot::Arguments),
     Verify(verify::Arguments),
     Generate(generate::Arguments),
     Devices(devices::Arguments),
@@ -125,6 +133,10 @@ fn run(command: &Command, terminal: &Terminal) -> anyhow::Result<Ending> {
         Command::Sweep(arguments) => sweep::run(arguments, terminal),
         #[cfg(feature = "train")]
         Command::Export(arguments) => export::run(arguments, terminal),
+        #[cfg(feature = "train")]
+        Command::Report(arguments) => report::run(arguments, terminal),
+        #[cfg(feature = "train")]
+        Command::Plot(arguments) => plot::run(arguments, terminal),
         Command::Verify(arguments) => verify::run(arguments, terminal),
         Command::Generate(arguments) => generate::run(arguments, terminal),
         Command::Devices(arguments) => devices::run(arguments, terminal),

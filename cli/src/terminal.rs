@@ -67,6 +67,12 @@ impl Terminal {
         }
     }
 
+    /// Whether `-v` was given.
+    #[cfg(feature = "train")]
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
     /// A warning, unless `--quiet`.
     #[cfg(feature = "train")]
     pub(crate) fn warn(&self, line: &str) {

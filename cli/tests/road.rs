@@ -321,3 +321,21 @@ fn quiet_json_and_no_color_are_honoured() {
         assert_eq!(stderr(&output).contains('\u{1b}'), colored, "{variable}: {}", stderr(&output));
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_missing_adapter_says_what_to_install() {
+    let place = Workplace::new();
+    let output = Command::new(env!("CARGO_BIN_EXE_tern"))
+        .args(["train", "run.toml", "--device", "wgpu", "--out", "run"])
+        .current_dir(place.path(""))
+        // No driver for the Vulkan loader to load, by the variable's new name and its old one.
+        .env("VK_DRIVER_FILES", "/nowhere")
+        .env("VK_ICD_FILENAMES", "/nowhere")
+        .output()
+        .unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no GPU adapter was found; install a Vulkan driver"), "{said}");
+    assert!(!place.path("run").exists(), "something was written");
+}

@@ -35,6 +35,16 @@ const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 88;
 const NO_ID: u32 = u32::MAX;
 
+/// What is wrong with the bytes of a token file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {rule}")]
+pub struct Fault {
+    /// The field, or the position of the id.
+    pub place: String,
+    /// The rule and the value found.
+    pub rule: String,
+}
+
 /// What a token file says of its ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -80,9 +90,9 @@ impl Header {
         bytes
     }
 
-    /// Reads the header of a file of `bytes`; the error is a place and a rule.
-    fn from_bytes(bytes: &[u8]) -> std::result::Result<Self, (String, String)> {
-        let refuse = |place: &str, rule: String| Err((place.to_owned(), rule));
+    /// Reads the header of a file of `bytes`, and checks that its ids fill the rest.
+    fn from_bytes(bytes: &[u8]) -> std::result::Result<Self, Fault> {
+        let refuse = |place: &str, rule: String| Err(Fault { place: place.to_owned(), rule });
         if bytes.len() < HEADER_BYTES {
             let rule = format!("must be {HEADER_BYTES} bytes, the file has {}", bytes.len());
             return refuse("header", rule);
@@ -168,15 +178,10 @@ impl TokenFile {
     /// The file, the field or the position, and the rule that it breaks.
     pub fn open(path: &Path) -> Result<Self> {
         let map = MappedFile::open(path).map_err(Error::io(path))?;
-        let refuse = |(place, rule)| Error::TokenFile { path: path.to_owned(), place, rule };
-        let header = Header::from_bytes(&map).map_err(refuse)?;
-        let file = Self { path: path.to_owned(), header, map: Arc::new(map) };
-        if let Some((position, id)) = file.first_outside() {
-            let rule =
-                format!("id {id} must be below the vocabulary of {}", file.header.vocab_size);
-            return Err(refuse((format!("token {position}"), rule)));
-        }
-        Ok(file)
+        let refuse =
+            |Fault { place, rule }| Error::TokenFile { path: path.to_owned(), place, rule };
+        let header = check(&map).map_err(refuse)?;
+        Ok(Self { path: path.to_owned(), header, map: Arc::new(map) })
     }
 
     /// Opens a file that this tokenizer must have written.
@@ -231,18 +236,34 @@ impl TokenFile {
     ///
     /// If the range ends beyond [`Self::len`].
     pub fn ids(&self, range: Range<usize>) -> impl Iterator<Item = u32> {
-        let width = id_bytes(self.header.vocab_size);
-        let ids = &self.map[HEADER_BYTES..];
-        ids[range.start * width..range.end * width]
-            .chunks_exact(width)
-            .map(|id| id.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte)))
+        ids(&self.map, self.header.vocab_size, range)
     }
+}
 
-    /// Position and value of the first id outside the vocabulary.
-    fn first_outside(&self) -> Option<(usize, u32)> {
-        let limit = self.header.vocab_size as u32;
-        self.ids(0..self.len()).enumerate().find(|(_, id)| *id >= limit)
+/// Checks the bytes of a whole token file: every field and every id.
+///
+/// # Errors
+///
+/// The field or the position, and the rule that it breaks.
+pub fn check(bytes: &[u8]) -> std::result::Result<Header, Fault> {
+    let header = Header::from_bytes(bytes)?;
+    let limit = header.vocab_size as u32;
+    let mut all = ids(bytes, header.vocab_size, 0..header.tokens as usize).enumerate();
+    match all.find(|(_, id)| *id >= limit) {
+        Some((position, id)) => {
+            let rule = format!("id {id} must be below the vocabulary of {limit}");
+            Err(Fault { place: format!("token {position}"), rule })
+        }
+        None => Ok(header),
     }
+}
+
+/// The ids at these positions of a token file whose header has been checked.
+fn ids(bytes: &[u8], vocab_size: usize, range: Range<usize>) -> impl Iterator<Item = u32> {
+    let width = id_bytes(vocab_size);
+    bytes[HEADER_BYTES..][range.start * width..range.end * width]
+        .chunks_exact(width)
+        .map(|id| id.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte)))
 }
 
 /// Writes a token file of any length: ids go to an unnamed file beside the target first, because

@@ -37,6 +37,20 @@ pub enum Error {
     /// The path names something that cannot be read as a file of known size.
     #[error("must be a regular file")]
     NotAFile,
+    /// A text is none.
+    #[error("must be UTF-8: {source}")]
+    NotText {
+        /// The first byte that is wrong.
+        source: std::str::Utf8Error,
+    },
+    /// A file is larger than any of its kind.
+    #[error("must have at most {most} bytes, has {found}")]
+    TooLarge {
+        /// The most that it may have.
+        most: u64,
+        /// What it has.
+        found: u64,
+    },
     /// The length of the header, which the first eight bytes hold, is impossible.
     #[error(
         "the header must fit the {most} bytes that may follow its length, says {says}: truncated?"
@@ -240,8 +254,9 @@ impl Error {
     }
 }
 
-/// Text from a file, fit to be shown: it may be a hundred megabytes of escape sequences.
-pub(crate) fn printable(text: &str, most: usize) -> String {
+/// Text from a file, fit to be shown: it may be a hundred megabytes of escape sequences. At most `most` characters of it
+/// are.
+pub fn printable(text: &str, most: usize) -> String {
     let mut shown: String = text.chars().take(most).flat_map(shown_char).collect();
     if text.chars().nth(most).is_some() {
         shown.push('…');

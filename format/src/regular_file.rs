@@ -1,6 +1,7 @@
 //! Input files: opened only where reading them comes to an end.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -22,6 +23,35 @@ pub fn open_regular(path: &Path) -> Result<(File, u64)> {
         Ok((File::open(path)?, metadata.len()))
     };
     open().map_err(|error: Error| error.in_file(path))
+}
+
+/// Reads a file whose kind is small.
+///
+/// # Errors
+///
+/// As [`open_regular`]; [`Error::TooLarge`] before anything is read.
+pub fn read_small(path: &Path, most_bytes: u64) -> Result<Vec<u8>> {
+    let (file, size_bytes) = open_regular(path)?;
+    let read = || {
+        if size_bytes > most_bytes {
+            return Err(Error::TooLarge { most: most_bytes, found: size_bytes });
+        }
+        let mut bytes = Vec::new();
+        // A file that grows meanwhile is cut where it ended.
+        file.take(size_bytes).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|error: Error| error.in_file(path))
+}
+
+/// [`read_small`] of a text.
+///
+/// # Errors
+///
+/// As [`read_small`]; bytes that are no UTF-8, with the place of the first.
+pub fn read_small_text(path: &Path, most_bytes: u64) -> Result<String> {
+    String::from_utf8(read_small(path, most_bytes)?)
+        .map_err(|error| Error::NotText { source: error.utf8_error() }.in_file(path))
 }
 
 #[cfg(test)]
@@ -53,5 +83,21 @@ mod tests {
         let pipe = directory.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         assert!(refused(&pipe).ends_with("must be a regular file"));
+    }
+
+    #[test]
+    fn a_small_file_is_read_up_to_its_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "text").unwrap();
+        assert_eq!(read_small_text(&path, 4).unwrap(), "text");
+        let error = read_small(&path, 3).unwrap_err().to_string();
+        assert!(error.ends_with("file: must have at most 3 bytes, has 4"), "{error}");
+        fs::write(&path, b"te\xffxt").unwrap();
+        let error = read_small_text(&path, 9).unwrap_err().to_string();
+        assert!(error.contains("file: must be UTF-8") && error.contains("index 2"), "{error}");
+        // A sparse file costs nothing to refuse.
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert!(read_small(&path, 1 << 20).is_err());
     }
 }

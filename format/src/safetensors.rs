@@ -18,15 +18,15 @@ mod recognize;
 mod write;
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 
 pub use ::safetensors::Dtype;
-pub use read::{Contents, View};
+pub use read::{Contents, Header, Place, View};
 pub use write::{Data, Entry, Layout};
 
 use crate::atomic::write_atomically;
 use crate::error::{Error, Result};
+use crate::regular_file::open_regular;
 
 /// The longest header that readers of safetensors accept.
 pub(crate) const MOST_HEADER_BYTES: u64 = 100_000_000;
@@ -60,33 +60,31 @@ pub fn write_f32(
 ///
 /// [`Error::In`] with the path, around whatever is wrong with the bytes.
 pub fn read_f32(path: &Path) -> Result<(F32Tensors, BTreeMap<String, String>)> {
-    let read = || {
-        let bytes = read_file(path)?;
-        let contents = Contents::parse(&bytes)?;
-        let mut tensors = F32Tensors::new();
-        for (name, view) in contents.tensors {
-            let values = view.floats().map_err(|error| error.in_tensor(&name))?;
-            tensors.insert(name, (view.shape, values));
-        }
-        Ok((tensors, contents.metadata))
+    let (mut file, size_bytes) = open_regular(path)?;
+    let mut read = || {
+        let header = Header::read(&mut file, size_bytes)?;
+        let data = header.read_data(&mut file)?;
+        floats(header.contents(&data)?)
     };
     read().map_err(|error: Error| error.in_file(path))
 }
 
-/// The bytes of a regular file: a device may have no end.
-pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(Error::NotAFile);
+/// [`read_f32`] of bytes in memory.
+///
+/// # Errors
+///
+/// Whatever is wrong with the bytes.
+pub fn parse_f32(bytes: &[u8]) -> Result<(F32Tensors, BTreeMap<String, String>)> {
+    floats(Contents::parse(bytes)?)
+}
+
+fn floats(contents: Contents<'_>) -> Result<(F32Tensors, BTreeMap<String, String>)> {
+    let mut tensors = F32Tensors::new();
+    for (name, view) in contents.tensors {
+        let values = view.floats().map_err(|error| error.in_tensor(&name))?;
+        tensors.insert(name, (view.shape, values));
     }
-    // A sparse file may claim more than there is memory: an error, not an abort.
-    let too_large = || Error::Io(std::io::ErrorKind::OutOfMemory.into());
-    let length = usize::try_from(metadata.len()).map_err(|_| too_large())?;
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(length).map_err(|_| too_large())?;
-    // A file that grows meanwhile is cut where it ended, and then refused for its end.
-    std::fs::File::open(path)?.take(metadata.len()).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok((tensors, contents.metadata))
 }
 
 #[cfg(test)]

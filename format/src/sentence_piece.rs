@@ -1,8 +1,14 @@
 //! SentencePiece models through the `sentencepiece-rs` crate, with texts cut into words.
+//!
+//! A model is a protocol buffer; what in it could make the crate panic, take memory without end or recurse too deep is
+//! checked before.
 
 use sentencepiece_rs::{ModelType, SentencePieceModel, SentencePieceProcessor};
 
+use crate::charsmap;
+use crate::contain::contain;
 use crate::error::{Error, Result};
+use crate::protocol_buffer::{Value, fields};
 
 /// How SentencePiece writes a space.
 const SPACE: char = '\u{2581}';
@@ -11,6 +17,9 @@ const SPACE: char = '\u{2581}';
 /// no escaping. Appended to a model's bytes it replaces the model's own (in a protocol buffer the
 /// last value of a field holds).
 const NO_NORMALIZER: [u8; 8] = [0x1a, 0x06, 0x18, 0x00, 0x20, 0x00, 0x28, 0x00];
+
+/// The longest piece, and the longest text for what is unknown. The crate takes BPE pieces apart by recursion.
+const MOST_PIECE_BYTES: usize = 1024;
 
 /// A loaded SentencePiece model.
 #[derive(Debug)]
@@ -22,10 +31,11 @@ pub(crate) struct SentencePiece {
 
 impl SentencePiece {
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let processor = SentencePieceProcessor::from_serialized_model(bytes).map_err(refused)?;
+        check(bytes).map_err(|rule| Error::tokenizer(KIND, &rule))?;
+        let load = |bytes: &[u8]| foreign(|| SentencePieceProcessor::from_serialized_model(bytes));
+        let processor = load(bytes)?;
         let words = if is_made_of_words(processor.model()) {
-            let bytes = [bytes, &NO_NORMALIZER].concat();
-            Some(SentencePieceProcessor::from_serialized_model(&bytes).map_err(refused)?)
+            Some(load(&[bytes, &NO_NORMALIZER].concat())?)
         } else {
             None
         };
@@ -34,13 +44,13 @@ impl SentencePiece {
 
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let Some(words) = &self.words else {
-            let ids = self.processor.encode_to_ids(text).map_err(refused)?;
+            let ids = foreign(|| self.processor.encode_to_ids(text))?;
             return Ok(ids.into_iter().map(|id| id as u32).collect());
         };
-        let normalized = self.processor.normalize(text).map_err(refused)?;
+        let normalized = foreign(|| self.processor.normalize(text))?;
         let mut ids = Vec::new();
         for word in split_words(&normalized) {
-            let word = words.encode_to_ids(word).map_err(refused)?;
+            let word = foreign(|| words.encode_to_ids(word))?;
             ids.extend(word.into_iter().map(|id| id as u32));
         }
         Ok(ids)
@@ -48,7 +58,7 @@ impl SentencePiece {
 
     pub(crate) fn decode(&self, ids: &[u32]) -> Result<String> {
         let ids: Vec<usize> = ids.iter().map(|&id| id as usize).collect();
-        self.processor.decode_ids(&ids).map_err(refused)
+        foreign(|| self.processor.decode_ids(&ids))
     }
 
     pub(crate) fn vocab_size(&self) -> usize {
@@ -76,8 +86,38 @@ impl SentencePiece {
     }
 }
 
-fn refused(error: sentencepiece_rs::Error) -> Error {
-    Error::tokenizer("SentencePiece model", &error)
+const KIND: &str = "SentencePiece model";
+
+/// Calls the crate.
+fn foreign<T>(call: impl FnOnce() -> sentencepiece_rs::Result<T>) -> Result<T> {
+    let called = contain(call).map_err(|panic| Error::tokenizer(KIND, &panic))?;
+    called.map_err(|error| Error::tokenizer(KIND, &error))
+}
+
+/// Checks what the crate does not: pieces and tables of normalization that it could not bear.
+fn check(model: &[u8]) -> Result<(), String> {
+    let text = |place: &str, text: &[u8]| {
+        let size = text.len();
+        if size <= MOST_PIECE_BYTES {
+            return Ok(());
+        }
+        Err(format!("{place} must have at most {MOST_PIECE_BYTES} bytes, has {size}"))
+    };
+    for field in fields(model) {
+        let (number @ (1 | 2 | 3 | 5), Value::Bytes(message)) = field? else { continue };
+        for field in fields(message) {
+            let (part, Value::Bytes(bytes)) = field? else { continue };
+            match (number, part) {
+                (1, 1) => text("a piece", bytes)?,
+                (2, 44) => text("unk_surface", bytes)?,
+                (3 | 5, 2) if !bytes.is_empty() => {
+                    charsmap::check(bytes)?;
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether no piece crosses the start of a word: the model knows the bare space, and no piece in

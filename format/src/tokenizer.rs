@@ -2,7 +2,8 @@
 //!
 //! A model file carries the tokenizer's own bytes ([`TokenizerSource`]), so what trained a model is
 //! what runs it. Both readers are kept crates; what is ours is the choice between them, the ids of
-//! BOS and EOS, and errors instead of guesses.
+//! BOS and EOS, and errors instead of guesses: whatever the bytes, these crates get none that make
+//! them panic, take memory without end or never return.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -10,8 +11,14 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::contain::contain;
 use crate::error::{Error, Result};
+use crate::regular_file::read_small;
 use crate::sentence_piece::SentencePiece;
+use crate::tokenizer_json::checked;
+
+/// The largest tokenizer that is read, in bytes; Gemma 3's has 33 MB.
+const MOST_BYTES: usize = 64 << 20;
 
 /// Names under which published vocabularies hold the token that opens a document, best first.
 const BOS_NAMES: [&str; 3] = ["<s>", "<|begin_of_text|>", "<|endoftext|>"];
@@ -123,8 +130,9 @@ impl Tokenizer {
     ///
     /// An unreadable file, or bytes that neither reader takes; the error names the file.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let read = || Self::new(TokenizerSource::from_bytes(std::fs::read(path)?)?);
-        read().map_err(|source| Error::In { path: path.to_owned(), source: Box::new(source) })
+        let bytes = read_small(path, MOST_BYTES as u64)?;
+        let read = || Self::new(TokenizerSource::from_bytes(bytes)?);
+        read().map_err(|error: Error| error.in_file(path))
     }
 
     /// Builds the tokenizer that the bytes describe.
@@ -137,6 +145,11 @@ impl Tokenizer {
     }
 
     fn new(source: TokenizerSource) -> Result<Self> {
+        let refuse = |reason| Err(Error::Tokenizer { kind: source.file_name(), reason });
+        let bytes = source.as_bytes().len();
+        if bytes > MOST_BYTES {
+            return refuse(format!("must have at most {MOST_BYTES} bytes, has {bytes}"));
+        }
         let hash = source.hash();
         let inner = match &source {
             TokenizerSource::Json(json) => {
@@ -153,7 +166,7 @@ impl Tokenizer {
                         tokenizer: Box::new(tokenizer),
                         literal: OnceLock::new(),
                     },
-                    source,
+                    source: source.clone(),
                 }
             }
             TokenizerSource::SentencePiece(bytes) => {
@@ -164,12 +177,10 @@ impl Tokenizer {
                     bos: model.bos(),
                     eos: model.eos(),
                     reader: Reader::SentencePiece(Box::new(model)),
-                    source,
+                    source: source.clone(),
                 }
             }
         };
-        let refuse = |reason| Err(Error::Tokenizer { kind: "tokenizer", reason });
-        let bytes = inner.source.as_bytes().len();
         match inner.vocab_size {
             0 => return refuse("the vocabulary is empty".to_owned()),
             // Tables are allocated by the largest id, so a small file may not name a large one.
@@ -229,9 +240,9 @@ impl Tokenizer {
             return Err(Error::TokenId { id, vocab_size: self.0.vocab_size });
         }
         match &self.0.reader {
-            Reader::HuggingFace { tokenizer, .. } => tokenizer
-                .decode(ids, true)
-                .map_err(|error| Error::tokenizer("tokenizer.json", &error)),
+            Reader::HuggingFace { tokenizer, .. } => {
+                foreign(|| tokenizer.decode(ids, true).map_err(|error| error.to_string()))
+            }
             Reader::SentencePiece(model) => model.decode(ids),
         }
     }
@@ -281,20 +292,19 @@ impl Tokenizer {
     }
 }
 
-/// Reads a `tokenizer.json`. The crate panics where JSON is broken inside a decoder and where a
-/// normalizer's table is malformed, so the first is looked for beforehand and the second caught.
 fn parse(json: &str) -> Result<tokenizers::Tokenizer> {
-    let refused = |error: &dyn std::fmt::Display| Error::tokenizer("tokenizer.json", error);
-    serde_json::from_str::<serde_json::Value>(json).map_err(|error| refused(&error))?;
-    let parsed = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json));
-    let parsed = parsed.map_err(|_| refused(&"a part of it is malformed"))?;
-    parsed.map_err(|error| refused(&error))
+    let json = checked(json).map_err(|reason| Error::tokenizer("tokenizer.json", &reason))?;
+    foreign(|| tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string()))
 }
 
 fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
     // `encode_fast` leaves out the offsets, which cost more than the ids.
-    let encoding = tokenizer
-        .encode_fast(text, false)
-        .map_err(|error| Error::tokenizer("tokenizer.json", &error))?;
+    let encoding =
+        foreign(|| tokenizer.encode_fast(text, false).map_err(|error| error.to_string()))?;
     Ok(encoding.get_ids().to_vec())
+}
+
+/// Calls the crate `tokenizers`.
+fn foreign<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T> {
+    contain(call).flatten().map_err(|reason| Error::tokenizer("tokenizer.json", &reason))
 }

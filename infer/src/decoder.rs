@@ -96,9 +96,7 @@ impl Model {
     ///
     /// Bytes that are no tokenizer, or one with ids that the model lacks.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let tokenizer = Tokenizer::from_source(&self.metadata.tokenizer)?;
-        self.metadata.validate_tokenizer(tokenizer.vocab_size())?;
-        Ok(tokenizer)
+        Ok(self.metadata.read_tokenizer()?)
     }
 
     /// An empty cache for one sequence.

@@ -3,8 +3,12 @@
 use crate::decoder::Model;
 use crate::error::{Error, Result};
 
-/// Tokens whose logits exist at a time.
+/// The most tokens whose logits exist at a time.
 const CHUNK: usize = 128;
+
+/// The most logits that exist at a time, 64 MB, unless those of one token are more: a small file may have a vocabulary
+/// of sixteen million.
+const MOST_LOGITS: usize = 1 << 24;
 
 /// Mean of `-ln softmax(logits)[next]` over every id but the first of every window, in nats per token.
 ///
@@ -29,7 +33,8 @@ pub fn mean_loss(model: &Model, windows: &[Vec<u32>]) -> Result<f64> {
             return Err(Error::TokenId { position, id: ids[position], vocab_size });
         }
         let mut cache = model.cache();
-        for (ids, next) in ids[..next.len()].chunks(CHUNK).zip(next.chunks(CHUNK)) {
+        let chunk = (MOST_LOGITS / vocab_size).clamp(1, CHUNK);
+        for (ids, next) in ids[..next.len()].chunks(chunk).zip(next.chunks(chunk)) {
             let logits = model.logits_all(ids, &mut cache)?;
             for (logits, &next) in logits.chunks_exact(vocab_size).zip(next) {
                 total += cross_entropy(logits, next);

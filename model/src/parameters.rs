@@ -43,49 +43,75 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 /// A tensor on the host: shape and row-major values.
 pub type HostTensor = (Vec<usize>, Vec<f32>);
 
-/// The path of the parameter that a traversal stands at, in Hugging Face's form.
-#[derive(Default)]
-pub struct Path(Vec<String>);
+/// What is done with each float parameter of a module, under its name in Hugging Face's form
+/// (`model.layers.0.self_attn.q_proj.weight`).
+pub trait Visit {
+    /// Sees one parameter.
+    fn float<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>);
+}
 
-impl Path {
-    /// Goes into a field.
-    pub fn enter(&mut self, name: &str) {
-        self.0.push(name.into());
+/// What becomes of each float parameter of a module, under its name as in [`Visit`].
+pub trait Map {
+    /// Replaces one parameter, or leaves it as it is.
+    fn float<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>>;
+}
+
+/// Shows every parameter to a visitor.
+pub fn visit<M: Module>(module: &M, visitor: &mut impl Visit) {
+    module.visit(&mut Named { path: Vec::new(), inner: visitor });
+}
+
+/// Passes every parameter through a mapper.
+pub fn map<M: Module>(module: M, mapper: &mut impl Map) -> M {
+    module.map(&mut Named { path: Vec::new(), inner: mapper })
+}
+
+/// Keeps the path that a traversal stands at.
+struct Named<'a, T> {
+    path: Vec<String>,
+    inner: &'a mut T,
+}
+
+impl<V: Visit> ModuleVisitor for Named<'_, V> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.into());
     }
 
-    /// Leaves it.
-    pub fn exit(&mut self) {
-        self.0.pop();
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
     }
 
-    /// `model.layers.0.self_attn.q_proj.weight`
-    pub fn name(&self) -> String {
-        self.0.join(".")
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.inner.float(&self.path.join("."), param);
+    }
+}
+
+impl<M: Map> ModuleMapper for Named<'_, M> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        self.inner.float(&self.path.join("."), param)
     }
 }
 
 /// Copies every parameter to the host, by name.
 pub fn export<M: Module>(module: &M) -> BTreeMap<String, HostTensor> {
-    #[derive(Default)]
-    struct Export {
-        path: Path,
-        all: BTreeMap<String, HostTensor>,
-    }
-    impl ModuleVisitor for Export {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.enter(name);
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+    struct Export(BTreeMap<String, HostTensor>);
+    impl Visit for Export {
+        fn float<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
             let tensor = param.val();
-            self.all.insert(self.path.name(), (tensor.dims().to_vec(), values(tensor)));
+            self.0.insert(name.into(), (tensor.dims().to_vec(), values(tensor)));
         }
     }
-    let mut visitor = Export::default();
-    module.visit(&mut visitor);
-    visitor.all
+    let mut all = Export(BTreeMap::new());
+    visit(module, &mut all);
+    all.0
 }
 
 /// Why weights do not fit a module.
@@ -126,19 +152,16 @@ pub fn import<M: Module>(
     weights: BTreeMap<String, HostTensor>,
 ) -> Result<M, WeightsError> {
     struct Import {
-        path: Path,
         weights: BTreeMap<String, HostTensor>,
         error: Option<WeightsError>,
     }
-    impl ModuleMapper for Import {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.enter(name);
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.exit();
-        }
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let name = self.path.name();
+    impl Map for Import {
+        fn float<const D: usize>(
+            &mut self,
+            name: &str,
+            param: Param<Tensor<D>>,
+        ) -> Param<Tensor<D>> {
+            let name = name.to_owned();
             let Some((found, values)) = self.weights.remove(&name) else {
                 self.error.get_or_insert(WeightsError::Missing { name });
                 return param;
@@ -154,9 +177,9 @@ pub fn import<M: Module>(
             Param::from_mapped_value(id, new, mapper)
         }
     }
-    let mut mapper = Import { path: Path::default(), weights, error: None };
-    let module = module.map(&mut mapper);
-    match (mapper.error, mapper.weights.pop_first()) {
+    let mut import = Import { weights, error: None };
+    let module = map(module, &mut import);
+    match (import.error, import.weights.pop_first()) {
         (Some(error), _) => Err(error),
         (None, Some((name, _))) => Err(WeightsError::Extra { name }),
         (None, None) => Ok(module),

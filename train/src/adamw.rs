@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tern_model::fused::{self, Moved};
-use tern_model::parameters::{HostTensor, Path, values};
+use tern_model::parameters::{HostTensor, Map, map, values};
 
 use crate::gradients::Gradients;
 
@@ -84,7 +84,7 @@ impl AdamW {
     /// See [`fused::AdamW::update`] for the formula (arXiv:1711.05101 algorithm 2, as in torch).
     pub fn step<M: Module>(&mut self, model: M, gradients: Gradients, learning_rate: f64) -> M {
         self.step += 1;
-        model.map(&mut Update { path: Path::default(), gradients, learning_rate, optimizer: self })
+        map(model, &mut Update { gradients, learning_rate, optimizer: self })
     }
 
     /// The moments on the host: `first.NAME` and `second.NAME`.
@@ -129,28 +129,18 @@ impl AdamW {
 }
 
 struct Update<'a> {
-    path: Path,
     gradients: Gradients,
     learning_rate: f64,
     optimizer: &'a mut AdamW,
 }
 
-impl ModuleMapper for Update<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = self.path.name();
-        let Some(g) = self.gradients.remove(&name) else { return param };
+impl Map for Update<'_> {
+    fn float<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(g) = self.gradients.remove(name) else { return param };
         let AdamWConfig { weight_decay, betas, eps, .. } = self.optimizer.config;
         let step = fused::AdamW {
             learning_rate: self.learning_rate,
-            weight_decay: if self.optimizer.decays(&name, D) { weight_decay } else { 0.0 },
+            weight_decay: if self.optimizer.decays(name, D) { weight_decay } else { 0.0 },
             betas,
             eps,
             step: self.optimizer.step,
@@ -158,14 +148,14 @@ impl ModuleMapper for Update<'_> {
         let (id, tensor, mapper) = param.consume();
         let shape = tensor.shape();
         let moments = |all: &mut BTreeMap<String, Tensor<1>>| {
-            all.remove(&name).unwrap_or_else(|| g.zeros_like())
+            all.remove(name).unwrap_or_else(|| g.zeros_like())
         };
         let m = moments(&mut self.optimizer.first);
         let v = moments(&mut self.optimizer.second);
         let p = tensor.inner().flatten::<1>(0, D - 1);
         let Moved { p, m, v } = fused::adamw(&step, Moved { p, m, v }, g);
-        self.optimizer.first.insert(name.clone(), m);
-        self.optimizer.second.insert(name, v);
+        self.optimizer.first.insert(name.to_owned(), m);
+        self.optimizer.second.insert(name.to_owned(), v);
         let p = Tensor::from_inner(p.reshape(shape)).require_grad();
         Param::from_mapped_value(id, p, mapper)
     }

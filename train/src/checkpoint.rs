@@ -8,6 +8,8 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use tern_format::atomic::sync_directory;
 use tern_format::checksum::sha256_file;
+use tern_format::error::printable;
+use tern_format::regular_file::read_small_text;
 use tern_format::safetensors::{read_f32, write_f32};
 use tern_model::Decoder;
 use tern_model::parameters::{HostTensor, export, import};
@@ -23,6 +25,8 @@ const FORMAT_VERSION: u32 = 2;
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
+/// The largest `state.json` that is read; one has about a kilobyte.
+const MOST_STATE_BYTES: u64 = 1 << 20;
 
 /// Where a run stands, beside its tensors. Batches are a pure function of (seed, step), so the step is their position.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -223,16 +227,8 @@ pub fn sweep(checkpoints: &Path) -> Result<()> {
 pub fn read(path: &Path) -> Result<Checkpoint> {
     let state_path = path.join(STATE);
     let damaged = |file: &Path, rule: String| Error::Checkpoint { path: file.into(), rule };
-    let text = fs::read_to_string(&state_path).map_err(Error::io(&state_path))?;
-    let state: State =
-        serde_json::from_str(&text).map_err(|e| damaged(&state_path, e.to_string()))?;
-    if state.format_version != FORMAT_VERSION {
-        let rule = format!(
-            "format_version is {}, this program reads {FORMAT_VERSION}",
-            state.format_version
-        );
-        return Err(damaged(&state_path, rule));
-    }
+    let text = read_small_text(&state_path, MOST_STATE_BYTES)?;
+    let state = State::parse(&text).map_err(|rule| damaged(&state_path, rule))?;
     if path != directory(path.parent().unwrap_or(Path::new("")), state.step) {
         let rule = format!("step is {}, which is not that of the directory's name", state.step);
         return Err(damaged(&state_path, rule));
@@ -297,6 +293,20 @@ pub fn best(checkpoints: &Path, skipped: &mut dyn FnMut(&Error)) -> Result<Check
 }
 
 impl State {
+    /// Reads the text of a `state.json`.
+    ///
+    /// # Errors
+    ///
+    /// The rule that it breaks and the value found.
+    pub fn parse(text: &str) -> std::result::Result<Self, String> {
+        let state: Self =
+            serde_json::from_str(text).map_err(|error| printable(&error.to_string(), 300))?;
+        match state.format_version {
+            FORMAT_VERSION => Ok(state),
+            found => Err(format!("format_version is {found}, this program reads {FORMAT_VERSION}")),
+        }
+    }
+
     /// The state of a run before its first step.
     pub fn new(config: &RunConfig, data_sha256: String) -> Self {
         Self {

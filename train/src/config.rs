@@ -1,6 +1,5 @@
 //! The configuration of a run: one TOML file, every key named, unknown keys refused.
 
-use std::io::Read;
 use std::path::Path;
 
 use schemars::JsonSchema;
@@ -9,7 +8,7 @@ use tern_datasets::config::DataConfig;
 use tern_format::checksum::sha256;
 use tern_format::config::ModelConfig;
 use tern_format::packed::GenerationDefaults;
-use tern_format::regular_file::open_regular;
+use tern_format::regular_file::read_small;
 
 use crate::adamw::AdamWConfig;
 use crate::error::{Error, Result};
@@ -18,7 +17,7 @@ use crate::preset::fill_up;
 use crate::schedule::ScheduleConfig;
 use crate::written::{Written, plain};
 
-/// Far more than anybody writes: what is larger is another kind of file.
+/// The largest file that is read as a configuration, in bytes.
 const MOST_BYTES: u64 = 1 << 20;
 
 /// Everything that a run depends on.
@@ -129,17 +128,10 @@ impl RunConfig {
     ///
     /// Names the file and line, or the override; the rule; and for an unknown key the nearest known one.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let (mut file, length) = open_regular(path)?;
-        if length > MOST_BYTES {
-            let rule =
-                format!("a configuration has at most {MOST_BYTES} bytes, this file {length}");
-            return Err(Error::Toml { path: path.into(), message: rule });
-        }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(Error::io(path))?;
+        let bytes = read_small(path, MOST_BYTES)?;
         let text = std::str::from_utf8(&bytes).map_err(|error| {
             let line = 1 + bytes[..error.valid_up_to()].iter().filter(|&&b| b == b'\n').count();
-            let message = format!("line {line} is not UTF-8 text");
+            let message = format!("must be UTF-8 text, line {line} is not");
             Error::Toml { path: path.into(), message }
         })?;
         Self::parse(text, path, overrides)
@@ -209,9 +201,6 @@ impl RunConfig {
     fn validate(&self) -> Result<()> {
         self.model.validate()?;
         self.data.validate()?;
-        if let Some((key, rule)) = self.generate.broken_rule() {
-            return Err(Error::Key { key: format!("generate.{key}"), rule });
-        }
         let rule = |holds: bool, key: &str, rule: String| {
             if holds { Ok(()) } else { Err(Error::Key { key: key.into(), rule }) }
         };
@@ -258,6 +247,9 @@ impl RunConfig {
             "train.schedule.final_ratio",
             format!("must be 0 to 1, is {ratio}"),
         )?;
+        self.generate
+            .validate()
+            .map_err(|(setting, rule)| Error::Key { key: format!("generate.{setting}"), rule })?;
         rule(
             self.data.seq_len <= self.model.max_position_embeddings,
             "data.seq_len",
@@ -344,6 +336,8 @@ steps = 10
             ("data.seq_len=4096", "data.seq_len"),
             ("train.schedule.final_ratio=-1", "train.schedule.final_ratio"),
             ("model.num_attention_heads=3", "model.num_attention_heads"),
+            ("generate.temperature=nan", "generate.temperature must be at least 0, is NaN"),
+            ("generate.top_p=2", "generate.top_p must be above 0 and at most 1, is 2"),
         ] {
             let error = parse(TEXT, &[text]).unwrap_err().to_string();
             assert!(error.starts_with(&format!("command line, {text}: {key}")), "{error}");
@@ -391,7 +385,7 @@ steps = 10
         let path = directory.path().join("run.toml");
         std::fs::write(&path, b"seed = 1\n# caf\xe9\n").unwrap();
         let error = RunConfig::read(&path, &[]).unwrap_err().to_string();
-        assert!(error.ends_with("run.toml: line 2 is not UTF-8 text"), "{error}");
+        assert!(error.ends_with("run.toml: must be UTF-8 text, line 2 is not"), "{error}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 /// OUT/events.jsonl             a line for each skipped step, spike or warning, as repeatable
 /// OUT/weights.jsonl            a line a validation: zeros and scales of every ternary matrix, as repeatable
 /// OUT/timings.jsonl            a line a step, what depends on the machine
+/// OUT/sessions.jsonl           a line for each process that worked on the run: program, device, time
 /// OUT/samples.jsonl            text written during training
 /// OUT/model.safetensors        the packed model
 /// OUT/lock                     held while a process trains here
@@ -76,6 +77,11 @@ impl RunDirectory {
     /// What depends on the machine.
     pub fn timings(&self) -> PathBuf {
         self.0.join("timings.jsonl")
+    }
+
+    /// The processes that worked on the run.
+    pub fn sessions(&self) -> PathBuf {
+        self.0.join("sessions.jsonl")
     }
 
     /// Text written during training.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use tern_model::parameters::Path;
+use tern_model::parameters::{Visit, visit};
 
 /// The gradient of every parameter, flattened, without autodiff.
 #[derive(Default)]
@@ -14,29 +14,21 @@ impl Gradients {
     /// Adds the gradients that one backward pass left.
     pub fn add<M: Module>(&mut self, model: &M, backward: burn::tensor::Gradients) {
         struct Collect<'a> {
-            path: Path,
             backward: burn::tensor::Gradients,
             all: &'a mut BTreeMap<String, Tensor<1>>,
         }
-        impl ModuleVisitor for Collect<'_> {
-            fn enter_module(&mut self, name: &str, _: &str) {
-                self.path.enter(name);
-            }
-            fn exit_module(&mut self, _: &str, _: &str) {
-                self.path.exit();
-            }
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        impl Visit for Collect<'_> {
+            fn float<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
                 let Some(gradient) = param.val().grad_remove(&mut self.backward) else { return };
-                let name = self.path.name();
                 let gradient = gradient.flatten::<1>(0, D - 1);
-                let sum = match self.all.remove(&name) {
+                let sum = match self.all.remove(name) {
                     Some(sum) => sum.add(gradient),
                     None => gradient,
                 };
-                self.all.insert(name, sum);
+                self.all.insert(name.into(), sum);
             }
         }
-        model.visit(&mut Collect { path: Path::default(), backward, all: &mut self.0 });
+        visit(model, &mut Collect { backward, all: &mut self.0 });
     }
 
     /// The L2 norm over all parameters together.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use tern_datasets::config::DataConfig;
+use tern_format::error::printable;
 use tern_format::packed::GenerationDefaults;
 use toml::de::{DeTable, DeValue};
 
@@ -165,9 +166,14 @@ pub fn value_of(text: &str) -> toml::Value {
         .unwrap_or_else(|| toml::Value::String(text.into()))
 }
 
-/// Serde's words without Rust's names of types, and after an unknown key the nearest known one.
+/// The longest line of a file that an error quotes, in characters.
+const MOST_QUOTED: usize = 300;
+
+/// Serde's words without Rust's names of types, and after an unknown key the nearest known one; they quote the file, so
+/// they are made fit for a terminal, whatever it holds.
 pub(crate) fn plain(message: &str) -> String {
-    let mut message = message.to_owned();
+    let lines: Vec<String> = message.lines().map(|line| printable(line, MOST_QUOTED)).collect();
+    let mut message = lines.join("\n");
     for (types, word) in [
         (&["u64", "usize", "u32", "u16"][..], "a whole number, 0 or more"),
         (&["i64"], "a whole number"),

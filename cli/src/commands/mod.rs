@@ -10,7 +10,11 @@ pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod man;
 #[cfg(feature = "train")]
+pub(crate) mod plot;
+#[cfg(feature = "train")]
 pub(crate) mod quickstart;
+#[cfg(feature = "train")]
+pub(crate) mod report;
 #[cfg(feature = "train")]
 pub(crate) mod sweep;
 #[cfg(feature = "train")]

@@ -20,7 +20,7 @@ use tern_train::plan::Plan;
 use crate::Ending;
 use crate::commands::data::prepare::prepare_data;
 use crate::commands::export::{describe, export};
-use crate::commands::train::{Session, interruptions};
+use crate::commands::train::{Session, Show, interruptions};
 use crate::commands::verify::summary;
 use crate::terminal::{Terminal, duration, thousands};
 
@@ -87,7 +87,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         resume: true,
     };
     let began = Instant::now();
-    let outcome = session.train(terminal, &interrupted)?;
+    let outcome = session.train(Show::Bar, terminal, &interrupted)?;
     let training_seconds = began.elapsed().as_secs_f64();
     if !outcome.finished && interrupted.load(Ordering::Relaxed) {
         terminal.say(&format!(

@@ -1,7 +1,6 @@
 //! `tern sweep`: the same run under every combination of some settings.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +17,9 @@ use tern_train::rehearsal::Rehearsal;
 use crate::Ending;
 use crate::commands::data::prepare::prepare_data;
 use crate::commands::train::dry_run::check_sources;
-use crate::commands::train::{Session, default_directory, fits_memory, interruptions, parent};
+use crate::commands::train::{
+    Session, Show, default_directory, fits_memory, interruptions, parent,
+};
 use crate::terminal::{Terminal, bytes, duration, message, thousands};
 use grid::{Axis, Point};
 use results::{Row, Status};
@@ -159,17 +160,8 @@ impl Sweep<'_> {
             stop_at: None,
             resume: directory.has_run(),
         };
-        // One run that hits a bug, here or in a driver, must not take the others with it.
         let terminal = self.terminal.for_one_of_several();
-        let run = AssertUnwindSafe(|| session.train(&terminal, self.interrupted));
-        match catch_unwind(run) {
-            Ok(outcome) => outcome.map(drop),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-                Err(anyhow!("the run panicked: {}", text.unwrap_or("without a word")))
-            }
-        }
+        session.train(Show::Bar, &terminal, self.interrupted).map(drop)
     }
 
     /// The tokens of a `[data]` table, prepared by the first run that needs them.

@@ -15,11 +15,16 @@ use crate::commands::devices::memory;
 use crate::terminal::{Terminal, bytes};
 use tern_datasets::prepare::Prepared;
 
+mod dashboard;
 pub(crate) mod dry_run;
+mod lines;
 mod progress;
+mod screen;
 mod session;
+mod view;
 
 pub(crate) use session::{Session, interruptions};
+pub(crate) use view::Show;
 
 /// Train a model from a configuration, or go on with a run.
 ///
@@ -54,6 +59,9 @@ pub(crate) struct Arguments {
     /// Save and leave after this step; the schedule stays that of all steps.
     #[arg(long, value_name = "STEP")]
     stop_at: Option<u64>,
+    /// How to show the run.
+    #[arg(long, value_enum, default_value_t = Show::Auto)]
+    progress: Show,
 }
 
 #[derive(Serialize)]
@@ -116,7 +124,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         resume: arguments.resume,
     };
     let interrupted = interruptions()?;
-    let outcome = session.train(terminal, &interrupted)?;
+    let outcome = session.train(arguments.progress, terminal, &interrupted)?;
     let stopped = interrupted.load(std::sync::atomic::Ordering::Relaxed) && !outcome.finished;
     let out = session.directory.path();
     let report = Report {
@@ -130,7 +138,13 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     };
     terminal.result(&report, "")?;
     if outcome.finished {
-        terminal.say(&format!("next: tern export {}", out.display()));
+        // Without a step there is no loss: the run was finished before.
+        let already = if outcome.loss.is_none() { "already " } else { "" };
+        let best = outcome.best.map_or_else(String::new, |best| {
+            format!("; best validation loss {:.4} after step {}", best.val_loss, best.step)
+        });
+        terminal.say(&format!("{already}finished after step {}{best}", outcome.step));
+        terminal.say(&format!("next: tern export {0}, tern report {0}", out.display()));
     } else {
         let data = arguments
             .data

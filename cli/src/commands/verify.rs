@@ -12,7 +12,10 @@ use crate::terminal::{Terminal, bytes, thousands};
 /// Read a packed model, nothing else, and say whether it is ternary.
 ///
 /// Verdicts: packed (trits, stored as trits), projected (trits, stored as floats), latent (floats), collapsed (a scale or
-/// the trits of a matrix have vanished), not_ternary. Exit code 0 for packed and projected with the trainer's loss, else 3.
+/// the trits of a matrix have vanished), not_ternary. Exit code 0 for packed and projected with the trainer's loss, 3
+/// for any other verdict or loss and for a file that carries no tokens to check the loss on, 1 for a file that is no
+/// model or whose tokenizer is broken.
+///
 /// The matrices whose scale is nearest to the floor below which they count as collapsed are named; with -v every tensor
 /// is listed.
 #[derive(clap::Args)]
@@ -23,6 +26,9 @@ use crate::terminal::{Terminal, bytes, thousands};
 pub(crate) struct Arguments {
     /// The packed model.
     file: PathBuf,
+    /// Let a file pass that carries no tokens to check the loss on, as an import does not.
+    #[arg(long)]
+    allow_unchecked_loss: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
@@ -40,10 +46,16 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         text.push_str(&format!("\n{}", table(&report)));
     }
     terminal.result(&report, &text)?;
-    if report.passes() {
+    let unchecked = report.is_ternary() && report.loss == LossReport::Absent;
+    let passes = report.passes() || unchecked && arguments.allow_unchecked_loss;
+    if passes {
         terminal.say(&format!("next: tern generate {}", arguments.file.display()));
+    } else if unchecked {
+        terminal.say(
+            "ternary, but the loss is not checked; --allow-unchecked-loss lets such a file pass",
+        );
     }
-    Ok(if report.passes() { Ending::Done } else { Ending::Refused })
+    Ok(if passes { Ending::Done } else { Ending::Refused })
 }
 
 /// One line: verdict, size, loss.
@@ -64,7 +76,7 @@ pub(crate) fn summary(report: &Report) -> String {
 }
 
 /// The verdict as JSON spells it.
-fn word(verdict: Verdict) -> String {
+pub(crate) fn word(verdict: Verdict) -> String {
     match serde_json::to_value(verdict) {
         Ok(Value::String(word)) => word,
         _ => format!("{verdict:?}"),
@@ -111,7 +123,7 @@ fn overview(report: &Report) -> String {
     }
     text.push_str(&worst(report));
     text.push_str(&match &report.loss {
-        LossReport::Absent => "loss        the file carries no tokens to measure it on\n".into(),
+        LossReport::Absent => "loss        not checked: the file carries no check tokens\n".into(),
         LossReport::Measured { trainer, file, difference, threshold, agrees, predictions } => {
             let agrees = if *agrees { "agrees" } else { "DIFFERS" };
             format!(

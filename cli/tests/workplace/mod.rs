@@ -93,7 +93,9 @@ pub(crate) fn lasting_files(directory: &Path) -> Vec<(String, Vec<u8>)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 pending.push(path);
-            } else if path.file_name().unwrap() != "timings.jsonl" {
+            } else if !["timings.jsonl", "sessions.jsonl"]
+                .contains(&path.file_name().unwrap().to_str().unwrap())
+            {
                 let name = path.strip_prefix(directory).unwrap().display().to_string();
                 all.push((name, fs::read(&path).unwrap()));
             }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::metadata::{Encoding, FORMAT_VERSION, Metadata, rule, version};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::tokenizer::TokenizerSource;
 
 /// Value of the key `format`: no other kind of safetensors file has it.
@@ -52,14 +52,17 @@ impl Metadata {
         entries
     }
 
-    /// The metadata that entries and, where there is one, the tensor with a SentencePiece model hold.
+    /// The metadata that entries hold. The bytes of a SentencePiece model, if there is a tensor with one, are left to
+    /// the caller.
     pub(super) fn from_entries(
         mut entries: BTreeMap<String, String>,
-        sentencepiece: Option<&[u8]>,
+        has_sentencepiece: bool,
     ) -> Result<Self> {
         // First of all: another version may have other keys.
         let format = required(&mut entries, "format")?;
-        rule(format == FORMAT, "format", || format!("must be \"{FORMAT}\", is {format:.40?}"))?;
+        rule(format == FORMAT, "format", || {
+            format!("must be \"{FORMAT}\", is {}", quoted(&format))
+        })?;
         let found = required(&mut entries, "format_version")?;
         if found != FORMAT_VERSION.to_string() {
             return Err(version(&found));
@@ -68,11 +71,11 @@ impl Metadata {
         if found != T2 {
             return Err(Error::Encoding { found });
         }
-        let tokenizer = match (entries.remove("tokenizer"), sentencepiece) {
-            (Some(text), None) => TokenizerSource::Json(text),
-            (None, Some(bytes)) => TokenizerSource::SentencePiece(bytes.to_vec()),
-            (None, None) => return Err(missing("tokenizer")),
-            (Some(_), Some(_)) => {
+        let tokenizer = match (entries.remove("tokenizer"), has_sentencepiece) {
+            (Some(text), false) => TokenizerSource::Json(text),
+            (None, true) => TokenizerSource::SentencePiece(Vec::new()),
+            (None, false) => return Err(missing("tokenizer")),
+            (Some(_), true) => {
                 let rule =
                     format!("there must be one, and the tensor `{SENTENCEPIECE}` is another");
                 return Err(Error::Metadata { key: "tokenizer".into(), rule });

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::tokenizer::TokenizerSource;
+use crate::tokenizer::{Tokenizer, TokenizerSource};
 
 /// The version of the format that this program writes, and the only one that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -157,29 +157,58 @@ impl Metadata {
                 rule(in_vocabulary(id, vocab_size), key, || below(id, vocab_size))?;
             }
         }
-        self.generation.validate()?;
+        let generation = self.generation.validate();
+        generation.map_err(|(setting, broken)| Error::Metadata {
+            key: "generation".into(),
+            rule: format!("{setting} {broken}"),
+        })?;
         if let Some(loss) = self.provenance.as_ref().and_then(|provenance| provenance.val_loss) {
             rule(loss.is_finite(), "provenance", || format!("val_loss must be finite, is {loss}"))?;
         }
         self.check.as_ref().map_or(Ok(()), |check| check.validate(&self.config))
     }
 
-    /// Checks that the tokenizer has no id that the model lacks.
+    /// Builds the tokenizer that the file carries.
     ///
     /// # Errors
     ///
-    /// [`Error::Metadata`] with both sizes.
+    /// Bytes that are no tokenizer, or what [`Self::validate_tokenizer`] refuses.
+    pub fn read_tokenizer(&self) -> Result<Tokenizer> {
+        let tokenizer = Tokenizer::from_source(&self.tokenizer)?;
+        self.validate_tokenizer(tokenizer.vocab_size())?;
+        Ok(tokenizer)
+    }
+
+    /// Checks that the tokenizer has no id that the model lacks, and that BOS and EOS are among its tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Metadata`] with the size of the vocabulary and the value found.
     pub fn validate_tokenizer(&self, tokenizer_vocab_size: usize) -> Result<()> {
         let vocab_size = self.config.vocab_size;
         rule(tokenizer_vocab_size <= vocab_size, "tokenizer", || {
             format!("its vocabulary must fit vocab_size {vocab_size}, has {tokenizer_vocab_size}")
-        })
+        })?;
+        for (key, id) in [("bos_token_id", self.bos), ("eos_token_id", self.eos)] {
+            if let Some(id) = id {
+                rule(in_vocabulary(id, tokenizer_vocab_size), key, || {
+                    format!(
+                        "must be a token of the tokenizer, which has {tokenizer_vocab_size}, is {id}"
+                    )
+                })?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl GenerationDefaults {
-    /// The first key that breaks its rule, with the rule and the value found.
-    pub fn broken_rule(&self) -> Option<(&'static str, String)> {
+    /// Checks every setting against its rule.
+    ///
+    /// # Errors
+    ///
+    /// The setting; the rule and the value found.
+    pub fn validate(&self) -> Result<(), (&'static str, String)> {
         let Self { temperature, top_p, min_p, repetition_penalty, max_tokens, .. } = *self;
         for (holds, name, must, value) in [
             (
@@ -198,20 +227,14 @@ impl GenerationDefaults {
             ),
         ] {
             if !holds {
-                return Some((name, format!("must be {must}, is {value}")));
+                return Err((name, format!("must be {must}, is {value}")));
             }
         }
         // As for `max_position_embeddings`: more is no number of tokens.
-        let most = 1 << 24;
-        let rule = || format!("must be at most {most}, is {max_tokens}");
-        (max_tokens > most).then(|| ("max_tokens", rule()))
-    }
-
-    fn validate(&self) -> Result<()> {
-        match self.broken_rule() {
-            Some((key, broken)) => rule(false, "generation", || format!("{key} {broken}")),
-            None => Ok(()),
+        if max_tokens > 1 << 24 {
+            return Err(("max_tokens", format!("must be at most {}, is {max_tokens}", 1 << 24)));
         }
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reading a packed model.
+//! Reading a packed model: first the header against the config that it carries, then the data.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,19 +7,27 @@ use super::entries::SENTENCEPIECE;
 use super::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor, may_be_ternary};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::safetensors::{Contents, Dtype, View, read_file};
+use crate::regular_file::open_regular;
+use crate::safetensors::{Contents, Dtype, Header, Place, View};
 use crate::t2;
+use crate::tokenizer::TokenizerSource;
 
 impl PackedModel {
-    /// Reads a file.
+    /// Reads a file. The data are read only if the header is that of a model: a file that claims twenty gigabytes
+    /// for nothing costs no more than its header.
     ///
     /// # Errors
     ///
     /// [`Error::In`] with the path, around what the file system reports or what [`Self::from_bytes`] refuses.
     pub fn read(path: &Path) -> Result<Self> {
-        read_file(path)
-            .and_then(|bytes| Self::from_bytes(&bytes))
-            .map_err(|error| error.in_file(path))
+        let (mut file, size_bytes) = open_regular(path)?;
+        let mut read = || {
+            let mut header = Header::read(&mut file, size_bytes)?;
+            let metadata = check(&mut header)?;
+            let data = header.read_data(&mut file)?;
+            load(metadata, header.contents(&data)?)
+        };
+        read().map_err(|error: Error| error.in_file(path))
     }
 
     /// Reads the bytes of a file, and checks every one of them.
@@ -28,23 +36,30 @@ impl PackedModel {
     ///
     /// The first thing that breaks a rule, with the tensor or the key and the value found.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let mut contents = Contents::parse(bytes)?;
-        let sentencepiece = contents.tensors.remove(SENTENCEPIECE);
-        if let Some(view) = &sentencepiece {
-            check_bytes(view).map_err(|error| error.in_tensor(SENTENCEPIECE))?;
-        }
-        let metadata =
-            Metadata::from_entries(contents.metadata, sentencepiece.map(|view| view.bytes))?;
-        let mut views = contents.tensors;
-        let mut tensors = BTreeMap::new();
-        for (name, shape) in expected(&metadata.config, views.len())? {
-            let tensor = take(&mut views, &metadata.config, &name, &shape);
-            tensors.insert(name.clone(), tensor.map_err(|error| error.in_tensor(&name))?);
-        }
-        if let Some((name, _)) = views.pop_first() {
-            return Err(Error::Extra.in_tensor(&name));
-        }
-        Ok(Self { metadata, tensors })
+        let (mut header, data) = Header::split(bytes)?;
+        let metadata = check(&mut header)?;
+        load(metadata, header.contents(data)?)
+    }
+}
+
+/// Checks all but the data, and takes the metadata out. The bytes of a SentencePiece model, which are data, are still
+/// missing in it.
+fn check(header: &mut Header) -> Result<Metadata> {
+    let mut places: BTreeMap<&str, &Place> =
+        header.tensors.iter().map(|(name, place)| (name.as_str(), place)).collect();
+    let sentencepiece = places.remove(SENTENCEPIECE);
+    if let Some(place) = sentencepiece {
+        check_bytes(place).map_err(|error| error.in_tensor(SENTENCEPIECE))?;
+    }
+    let entries = std::mem::take(&mut header.metadata);
+    let metadata = Metadata::from_entries(entries, sentencepiece.is_some())?;
+    for (name, shape) in expected(&metadata.config, places.len())? {
+        let checked = check_place(&mut places, &metadata.config, &name, &shape);
+        checked.map_err(|error| error.in_tensor(&name))?;
+    }
+    match places.pop_first() {
+        Some((name, _)) => Err(Error::Extra.in_tensor(name)),
+        None => Ok(metadata),
     }
 }
 
@@ -59,52 +74,90 @@ fn expected(config: &ModelConfig, present: usize) -> Result<Vec<(String, Vec<usi
     Ok(config.tensors())
 }
 
-/// Reads one tensor of the config, and its scale where it is ternary.
-fn take(
+/// Takes the place of one tensor of the config, and of its scale where it is ternary, and checks type and shape.
+fn check_place(
+    places: &mut BTreeMap<&str, &Place>,
+    config: &ModelConfig,
+    name: &str,
+    shape: &[usize],
+) -> Result<()> {
+    let place = places.remove(name).ok_or(Error::Missing)?;
+    if FloatType::from_dtype(place.dtype).is_some() {
+        return check_shape(place, shape);
+    }
+    let found = place.dtype;
+    let (true, &[d_output, d_input]) = (may_be_ternary(config, name), shape) else {
+        return Err(Error::Dtype { expected: "F32, F16 or BF16", found });
+    };
+    if found != Dtype::U8 {
+        return Err(Error::Dtype { expected: "U8, F32, F16 or BF16", found });
+    }
+    check_shape(place, &[d_output, t2::row_bytes(d_input)])?;
+    let scale = scale(name);
+    let checked = places.remove(scale.as_str()).ok_or(Error::Missing).and_then(check_scale);
+    checked.map_err(|error| error.in_tensor(&scale))
+}
+
+fn check_scale(place: &Place) -> Result<()> {
+    if place.dtype != Dtype::F32 {
+        return Err(Error::Dtype { expected: "F32", found: place.dtype });
+    }
+    check_shape(place, &[1])
+}
+
+fn check_shape(place: &Place, expected: &[usize]) -> Result<()> {
+    if place.shape == expected {
+        return Ok(());
+    }
+    Err(Error::Shape { expected: expected.to_vec(), found: place.shape.clone() })
+}
+
+/// Checks that a tensor is a plain sequence of bytes.
+fn check_bytes(place: &Place) -> Result<()> {
+    if place.dtype != Dtype::U8 {
+        return Err(Error::Dtype { expected: "U8", found: place.dtype });
+    }
+    check_shape(place, &[place.shape.iter().product()])
+}
+
+fn scale(name: &str) -> String {
+    format!("{name}_scale")
+}
+
+/// Takes the tensors out of a file whose header [`check`] has passed.
+fn load(mut metadata: Metadata, mut contents: Contents<'_>) -> Result<PackedModel> {
+    if let Some(view) = contents.tensors.remove(SENTENCEPIECE) {
+        metadata.tokenizer = TokenizerSource::SentencePiece(view.bytes.to_vec());
+    }
+    let mut tensors = BTreeMap::new();
+    for (name, shape) in metadata.config.tensors() {
+        let tensor = load_tensor(&mut contents.tensors, &metadata.config, &name, &shape);
+        tensors.insert(name.clone(), tensor.map_err(|error| error.in_tensor(&name))?);
+    }
+    Ok(PackedModel { metadata, tensors })
+}
+
+/// Takes one tensor of the config, and its scale where it is ternary, and checks the values.
+fn load_tensor(
     views: &mut BTreeMap<String, View<'_>>,
     config: &ModelConfig,
     name: &str,
     shape: &[usize],
 ) -> Result<Tensor> {
     let view = views.remove(name).ok_or(Error::Missing)?;
-    let tensor = if let Some(dtype) = FloatType::from_dtype(view.dtype) {
-        check_shape(&view, shape)?;
-        Tensor::Float(FloatTensor { dtype, values: view.floats()?, shape: view.shape })
-    } else {
-        let (true, &[d_output, d_input]) = (may_be_ternary(config, name), shape) else {
-            return Err(Error::Dtype { expected: "F32, F16 or BF16", found: view.dtype });
-        };
-        if view.dtype != Dtype::U8 {
-            return Err(Error::Dtype { expected: "U8, F32, F16 or BF16", found: view.dtype });
+    let tensor = match (FloatType::from_dtype(view.dtype), shape) {
+        (None, &[d_output, d_input]) => {
+            let name = scale(name);
+            let scales = views.remove(&name).ok_or(Error::Missing).and_then(|view| view.floats());
+            let scales = scales.map_err(|error| error.in_tensor(&name))?;
+            Tensor::Ternary(TernaryTensor { d_output, d_input, bytes: view.bytes.to_vec(), scales })
         }
-        check_shape(&view, &[d_output, t2::row_bytes(d_input)])?;
-        let scale = format!("{name}_scale");
-        let scales = take_scales(views, &scale).map_err(|error| error.in_tensor(&scale))?;
-        Tensor::Ternary(TernaryTensor { d_output, d_input, bytes: view.bytes.to_vec(), scales })
+        (dtype, _) => {
+            let dtype =
+                dtype.ok_or(Error::Dtype { expected: "F32, F16 or BF16", found: view.dtype })?;
+            Tensor::Float(FloatTensor { dtype, values: view.floats()?, shape: view.shape })
+        }
     };
     tensor.check(shape, may_be_ternary(config, name))?;
     Ok(tensor)
-}
-
-fn take_scales(views: &mut BTreeMap<String, View<'_>>, name: &str) -> Result<Vec<f32>> {
-    let view = views.remove(name).ok_or(Error::Missing)?;
-    if view.dtype != Dtype::F32 {
-        return Err(Error::Dtype { expected: "F32", found: view.dtype });
-    }
-    check_shape(&view, &[1])?;
-    view.floats()
-}
-
-fn check_shape(view: &View<'_>, expected: &[usize]) -> Result<()> {
-    if view.shape == expected {
-        return Ok(());
-    }
-    Err(Error::Shape { expected: expected.to_vec(), found: view.shape.clone() })
-}
-
-fn check_bytes(view: &View<'_>) -> Result<()> {
-    if view.dtype != Dtype::U8 {
-        return Err(Error::Dtype { expected: "U8", found: view.dtype });
-    }
-    check_shape(view, &[view.bytes.len()])
 }

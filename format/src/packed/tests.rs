@@ -155,7 +155,7 @@ fn a_file_of_another_kind_or_version_is_refused_first() {
     let set = |key: &'static str, value: &'static str| {
         refusal(move |header, _| header["__metadata__"][key] = json!(value))
     };
-    assert_eq!(set("format", "pt"), "metadata `format`: must be \"tern\", is \"pt\"");
+    assert_eq!(set("format", "pt"), "metadata `format`: must be \"tern\", is `pt`");
     assert_eq!(set("format_version", "7"), "the file says format version 7, this program reads 1");
     assert_eq!(
         set("format_version", "01"),
@@ -507,6 +507,10 @@ fn the_tokenizer_must_fit_the_embedding() {
     metadata.validate_tokenizer(3).unwrap();
     let error = metadata.validate_tokenizer(4).unwrap_err().to_string();
     assert_eq!(error, "metadata `tokenizer`: its vocabulary must fit vocab_size 3, has 4");
+    // An embedding may have more rows than there are tokens, but EOS must be one of them.
+    let error = metadata.validate_tokenizer(2).unwrap_err().to_string();
+    let expected = "must be a token of the tokenizer, which has 2, is 2";
+    assert_eq!(error, format!("metadata `eos_token_id`: {expected}"));
 }
 
 #[test]

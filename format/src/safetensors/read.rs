@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 
 use half::{bf16, f16};
 use serde::Deserialize;
@@ -12,6 +14,9 @@ use crate::error::{Error, Result, quoted};
 
 /// Bytes of the header's length.
 const LENGTH_BYTES: usize = 8;
+
+/// As much of a file as it takes to tell what it is.
+const START_BYTES: u64 = 1024;
 
 /// One tensor of a file.
 #[derive(Clone, Debug)]
@@ -66,51 +71,143 @@ impl<'a> Contents<'a> {
     ///
     /// What is wrong, with the tensor and the value found. Nothing larger than a few times the header is allocated.
     pub fn parse(bytes: &'a [u8]) -> Result<Self> {
-        let (header, data) = split(bytes)?;
-        let header: Header =
-            serde_json::from_slice(header).map_err(|source| Error::Header { source })?;
+        let (header, data) = Header::split(bytes)?;
+        header.contents(data)
+    }
+}
+
+/// The header of a file: all that can be checked before its data are read.
+#[derive(Clone, Debug)]
+pub struct Header {
+    /// Every tensor by name.
+    pub tensors: BTreeMap<String, Place>,
+    /// What `__metadata__` holds.
+    pub metadata: BTreeMap<String, String>,
+    /// Bytes of data behind the header: the tensors fill them without holes.
+    data_bytes: u64,
+}
+
+/// One tensor as the header describes it: its shape and type ask for exactly the bytes at its place.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Type of the elements.
+    pub dtype: Dtype,
+    /// The sides, outermost first.
+    pub shape: Vec<usize>,
+    span: Range<u64>,
+}
+
+impl Header {
+    /// The header of a whole file in memory, and the data behind it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, with the tensor and the value found.
+    pub fn split(bytes: &[u8]) -> Result<(Self, &[u8])> {
+        let (json, data) = bytes[LENGTH_BYTES.min(bytes.len())..]
+            .split_at(header_bytes(bytes, bytes.len() as u64)? as usize);
+        Ok((Self::parse(json, data.len() as u64)?, data))
+    }
+
+    /// Reads the header of a file of `size_bytes` and leaves the reader where the data begin.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::split`], and what the reader reports.
+    pub fn read(file: &mut (impl Read + Seek), size_bytes: u64) -> Result<Self> {
+        let start = read_bytes(file, size_bytes.min(START_BYTES))?;
+        let length = header_bytes(&start, size_bytes)?;
+        file.seek(SeekFrom::Start(LENGTH_BYTES as u64))?;
+        Self::parse(&read_bytes(file, length)?, size_bytes - LENGTH_BYTES as u64 - length)
+    }
+
+    /// Reads the data behind a header.
+    ///
+    /// # Errors
+    ///
+    /// What the reader reports, or that it ends too early.
+    pub fn read_data(&self, file: &mut impl Read) -> Result<Vec<u8>> {
+        read_bytes(file, self.data_bytes)
+    }
+
+    /// The tensors with their bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Count`] if these are not as many bytes as the header describes.
+    pub fn contents(self, data: &[u8]) -> Result<Contents<'_>> {
+        if data.len() as u64 != self.data_bytes {
+            let found = data.len() as u64;
+            return Err(Error::Count { unit: "bytes", expected: self.data_bytes, found });
+        }
+        let view = |place: Place| {
+            // Inside `data`, so inside `usize`.
+            let bytes = &data[place.span.start as usize..place.span.end as usize];
+            View { dtype: place.dtype, shape: place.shape, bytes }
+        };
+        let tensors = self.tensors.into_iter().map(|(name, place)| (name, view(place))).collect();
+        Ok(Contents { tensors, metadata: self.metadata })
+    }
+
+    fn parse(json: &[u8], data_bytes: u64) -> Result<Self> {
+        let written: Written =
+            serde_json::from_slice(json).map_err(|source| Error::Header { source })?;
         let mut metadata = BTreeMap::new();
-        for (key, value) in header.metadata {
+        for (key, value) in written.metadata {
             if metadata.contains_key(&key) {
                 return Err(Error::Metadata { key, rule: "occurs twice".into() });
             }
             metadata.insert(key, value);
         }
-        check_spans(&header.tensors, data.len() as u64)?;
+        check_spans(&written.tensors, data_bytes)?;
         let mut tensors = BTreeMap::new();
-        for (name, place) in header.tensors {
-            let view = place.view(data).map_err(|error| error.in_tensor(&name))?;
+        for (name, place) in written.tensors {
+            let place = place.checked().map_err(|error| error.in_tensor(&name))?;
             if tensors.contains_key(&name) {
                 return Err(Error::Duplicate.in_tensor(&name));
             }
-            tensors.insert(name, view);
+            tensors.insert(name, place);
         }
-        Ok(Self { tensors, metadata })
+        Ok(Self { tensors, metadata, data_bytes })
     }
 }
 
-/// The header and the data behind it.
-fn split(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
+/// Exactly so many bytes. A sparse file may claim more than there is memory: an error, not an abort.
+fn read_bytes(reader: &mut impl Read, count: u64) -> Result<Vec<u8>> {
+    let too_large = || Error::Io(std::io::ErrorKind::OutOfMemory.into());
+    let length = usize::try_from(count).map_err(|_| too_large())?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length).map_err(|_| too_large())?;
+    reader.take(count).read_to_end(&mut bytes)?;
+    // The file may have been cut since its size was asked for.
+    if bytes.len() < length {
+        return Err(Error::Io(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+    Ok(bytes)
+}
+
+/// The length of the header of a file that begins with `start`.
+fn header_bytes(start: &[u8], size_bytes: u64) -> Result<u64> {
     let other = |looks_like| Err(Error::NotSafetensors { looks_like });
-    let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
-        return other(looks_like(bytes).unwrap_or("a file cut within its first eight bytes"));
+    let Some((length, rest)) = start.split_first_chunk::<LENGTH_BYTES>() else {
+        return other(looks_like(start).unwrap_or("a file cut within its first eight bytes"));
     };
     let says = u64::from_le_bytes(*length);
-    let most = MOST_HEADER_BYTES.min(rest.len() as u64);
+    let most = MOST_HEADER_BYTES.min(size_bytes - LENGTH_BYTES as u64);
     // A header begins with its brace. GGUF with 123 tensors has a brace there too, and an absurd length.
     let braced = rest.first() == Some(&b'{');
     if !braced || says > most {
-        return match looks_like(bytes) {
+        return match looks_like(start) {
             Some(kind) => other(kind),
             None if !braced => other("bytes of no kind that Tern knows"),
             None => Err(Error::HeaderLength { says, most }),
         };
     }
-    Ok(rest.split_at(says as usize))
+    Ok(says)
 }
 
 /// Checks that the tensors lie end to end and fill the data.
-fn check_spans(tensors: &[(String, Place)], available: u64) -> Result<()> {
+fn check_spans(tensors: &[(String, WrittenPlace)], available: u64) -> Result<()> {
     let mut order: Vec<_> =
         tensors.iter().map(|(name, place)| (place.data_offsets, name)).collect();
     order.sort_unstable();
@@ -133,20 +230,18 @@ fn check_spans(tensors: &[(String, Place)], available: u64) -> Result<()> {
     }
 }
 
-/// One tensor as the header describes it.
+/// One tensor as the JSON has it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Place {
+struct WrittenPlace {
     dtype: Dtype,
     shape: Vec<u64>,
     data_offsets: (u64, u64),
 }
 
-impl Place {
-    /// The tensor's bytes, if the shape asks for as many as there are.
-    ///
-    /// [`check_spans`] has run: the offsets are in order and inside `data`.
-    fn view(self, data: &[u8]) -> Result<View<'_>> {
+impl WrittenPlace {
+    /// The place, if the shape asks for as many bytes as there are. [`check_spans`] has run: the offsets are in order.
+    fn checked(self) -> Result<Place> {
         let (begin, end) = self.data_offsets;
         let bits = self
             .shape
@@ -158,37 +253,34 @@ impl Place {
             return Err(Error::Count { unit: "bytes", expected, found: end - begin });
         }
         let shape = self.shape.iter().map(|&side| usize::try_from(side)).collect::<Result<_, _>>();
-        Ok(View {
-            dtype: self.dtype,
-            shape: shape.map_err(|_| Error::ShapeOverflow { found: self.shape })?,
-            bytes: &data[begin as usize..end as usize],
-        })
+        let shape = shape.map_err(|_| Error::ShapeOverflow { found: self.shape })?;
+        Ok(Place { dtype: self.dtype, shape, span: begin..end })
     }
 }
 
 /// The header with every entry kept, so that a name which occurs twice can be refused.
-struct Header {
+struct Written {
     metadata: Vec<(String, String)>,
-    tensors: Vec<(String, Place)>,
+    tensors: Vec<(String, WrittenPlace)>,
 }
 
-impl<'de> Deserialize<'de> for Header {
+impl<'de> Deserialize<'de> for Written {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(HeaderVisitor)
+        deserializer.deserialize_map(WrittenVisitor)
     }
 }
 
-struct HeaderVisitor;
+struct WrittenVisitor;
 
-impl<'de> Visitor<'de> for HeaderVisitor {
-    type Value = Header;
+impl<'de> Visitor<'de> for WrittenVisitor {
+    type Value = Written;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a map of tensors")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let mut header = Header { metadata: Vec::new(), tensors: Vec::new() };
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Written, A::Error> {
+        let mut header = Written { metadata: Vec::new(), tensors: Vec::new() };
         let mut metadata_seen = false;
         while let Some(name) = map.next_key::<String>()? {
             // The JSON reader knows the column, and this knows the tensor.

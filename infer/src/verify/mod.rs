@@ -23,7 +23,7 @@ use tern_format::config::{Architecture, ModelConfig};
 use tern_format::packed::{Encoding, FloatType, PackedModel, Tensor};
 
 use crate::decoder::Model;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::loss::mean_loss;
 use matrix::{Trits, judge};
 
@@ -128,11 +128,15 @@ pub enum LossReport {
 }
 
 impl Report {
-    /// Whether the file is what a packed model should be: packed or projected, with the trainer's loss if it
-    /// carries one.
+    /// Whether the file is what a packed model should be: ternary, with the trainer's loss. A file that carries no
+    /// tokens to measure the loss on does not pass: whoever changes a file could leave them out.
     pub fn passes(&self) -> bool {
-        let agrees = !matches!(self.loss, LossReport::Measured { agrees: false, .. });
-        agrees && matches!(self.verdict, Verdict::Packed | Verdict::Projected)
+        self.is_ternary() && matches!(self.loss, LossReport::Measured { agrees: true, .. })
+    }
+
+    /// Whether the verdict is packed or projected.
+    pub fn is_ternary(&self) -> bool {
+        matches!(self.verdict, Verdict::Packed | Verdict::Projected)
     }
 }
 
@@ -140,16 +144,16 @@ impl Report {
 ///
 /// # Errors
 ///
-/// A file that cannot be read as a packed model (a code that is no trit among others), or a kernel that is not
-/// to be had.
+/// A file that cannot be read as a packed model (a code that is no trit among others), a tokenizer in it that cannot be
+/// read or does not fit, or a kernel that is not to be had.
 pub fn verify(path: &Path) -> Result<Report> {
+    let in_file = |source| tern_format::Error::In { path: path.into(), source: Box::new(source) };
     let packed = PackedModel::read(path)?;
-    let io = |source: std::io::Error| tern_format::Error::In {
-        path: path.into(),
-        source: Box::new(source.into()),
-    };
-    let size_bytes = std::fs::metadata(path).map_err(io)?.len();
-    verify_model(packed, size_bytes)
+    let size_bytes = std::fs::metadata(path).map_err(|error| in_file(error.into()))?.len();
+    verify_model(packed, size_bytes).map_err(|error| match error {
+        Error::Format(source) => in_file(source).into(),
+        other => other,
+    })
 }
 
 /// Verifies the bytes of a file.
@@ -168,6 +172,8 @@ pub fn verify_bytes(bytes: &[u8]) -> Result<Report> {
 /// As [`verify`].
 pub fn verify_model(packed: PackedModel, size_bytes: u64) -> Result<Report> {
     packed.validate()?;
+    // Else a file would pass that cannot write a word.
+    packed.metadata.read_tokenizer()?;
     let config = packed.config().clone();
     let mut tensors = Vec::new();
     for (name, _) in config.tensors() {

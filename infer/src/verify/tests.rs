@@ -50,8 +50,9 @@ fn trits_are_packed_and_counted() {
     let all = [trits.repeat(2), vec![0; 49 * 37]].concat();
     model.tensors.insert(MATRIX.into(), Tensor::Ternary(TernaryTensor::from_trits(&all, 37, 0.25)));
     let report = report(&model);
-    assert_eq!((report.verdict, report.passes()), (Verdict::Packed, true));
-    assert_eq!(report.loss, LossReport::Absent);
+    assert_eq!((report.verdict, report.is_ternary()), (Verdict::Packed, true));
+    // Ternary, but nobody knows whether it is the trainer's model.
+    assert_eq!((&report.loss, report.passes()), (&LossReport::Absent, false));
     let tensor = report.tensors.iter().find(|tensor| tensor.name == MATRIX).unwrap();
     assert_eq!((tensor.stored, tensor.scales.as_slice()), ("t2", &[0.25][..]));
     let trits = tensor.trits.unwrap();
@@ -62,6 +63,25 @@ fn trits_are_packed_and_counted() {
     assert_eq!(tensor.size_bytes, 514);
     assert!((tensor.bits_per_weight - 514.0 * 8.0 / (51.0 * 37.0)).abs() < 1e-12);
     assert!(!report.tensors[0].declared && report.tensors[0].trits.is_none());
+}
+
+#[test]
+fn a_tokenizer_that_is_broken_or_does_not_fit_is_refused() {
+    let refused = |change: &dyn Fn(&mut PackedModel)| {
+        let mut model = healthy();
+        change(&mut model);
+        verify_bytes(&model.to_bytes().unwrap()).unwrap_err().to_string()
+    };
+    let json = |text: &str| tern_format::tokenizer::TokenizerSource::Json(text.into());
+    let error = refused(&|model| model.metadata.tokenizer = json("{\"model\": {}}"));
+    assert!(error.starts_with("tokenizer.json: "), "{error}");
+    let one = r#"{"version":"1.0","model":{"type":"WordLevel","unk_token":"a","vocab":{"a":0}}}"#;
+    let error = refused(&|model| {
+        model.metadata.tokenizer = json(one);
+        model.metadata.bos = Some(257);
+    });
+    let expected = "metadata `bos_token_id`: must be a token of the tokenizer, which has 1, is 257";
+    assert_eq!(error, expected);
 }
 
 #[test]
@@ -85,7 +105,7 @@ fn bits_count_every_byte_of_the_file() {
 #[test]
 fn exact_floats_are_projected() {
     let report = report(&with_floats(healthy(), |_, trit, scale| f32::from(trit) * scale));
-    assert_eq!((report.verdict, report.passes()), (Verdict::Projected, true));
+    assert_eq!((report.verdict, report.is_ternary()), (Verdict::Projected, true));
     assert_eq!(report.trits.unwrap(), super::tests::report(&healthy()).trits.unwrap());
     assert_eq!(report.bits_per_ternary_weight, Some(32.0));
 }

@@ -5,6 +5,9 @@
 ///
 /// `x = n ln 2 + r` with `|r| <= ln 2 / 2` (Cody and Waite, `ln 2` in two parts), `e^r` by the polynomial of Cephes'
 /// `expf`, the power of two added to the exponent. libm's `expf` is as exact, but a call per value.
+///
+/// Its twin for inference, [`crate::exp`], does without fused multiply-adds: they are fast only inside code compiled
+/// for them, as the passes of training are, and a call each anywhere else.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     // Adding 1.5 * 2^23 leaves the rounded integer in the low bits.

@@ -1,93 +1,53 @@
-//! What a person sees of a run: a live line on a terminal, plain lines elsewhere.
+//! Watches a run: draws its samples, notes the process, and tells the view what to show.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use indicatif::ProgressBar;
-use serde::Serialize;
+use anyhow::{Context, Result};
 use tern_infer::Model;
 use tern_infer::generate::{Generator, Options};
+use tern_kernels::ternary::Kernel;
 use tern_model::Decoder;
 use tern_train::evaluation::Validation;
 use tern_train::metrics::{JsonLines, Metrics, Timings};
 use tern_train::trainer::Observer;
+use tern_train::weights::Weights;
 
 use super::Session;
-use crate::terminal::{Terminal, duration, thousands};
+use super::view::{Stretch, View};
+use crate::history::{RunSession, Sample};
 
-/// Between two lines where there is no terminal.
-const PLAIN_SECONDS: f64 = 10.0;
-
-pub(crate) struct Progress<'a> {
+pub(super) struct Progress<'a> {
     session: &'a Session,
-    terminal: &'a Terminal,
     interrupted: &'a AtomicBool,
-    bar: ProgressBar,
-    first_step: u64,
+    view: Box<dyn View + 'a>,
+    stretch: Stretch,
     began: Instant,
-    last_line: Option<Instant>,
-    val_loss: Option<f64>,
     samples: Option<JsonLines>,
 }
 
-/// One line of `samples.jsonl`.
-#[derive(Serialize)]
-struct Sample<'a> {
-    step: u64,
-    prompt: &'a str,
-    text: &'a str,
-}
-
 impl<'a> Progress<'a> {
-    pub(crate) fn new(
+    pub(super) fn new(
         session: &'a Session,
-        terminal: &'a Terminal,
+        view: Box<dyn View + 'a>,
         interrupted: &'a AtomicBool,
     ) -> Self {
-        let steps = session.stop_at.unwrap_or(u64::MAX).min(session.config.train.steps);
-        let bar = terminal.bar(steps, "{bar:24.green} {pos}/{len}  {msg}");
-        Self {
-            session,
-            terminal,
-            interrupted,
-            bar,
-            first_step: 0,
-            began: Instant::now(),
-            last_line: None,
-            val_loss: None,
-            samples: None,
-        }
+        let last = session.stop_at.unwrap_or(u64::MAX).min(session.config.train.steps);
+        let stretch = Stretch { first: 0, last };
+        Self { session, interrupted, view, stretch, began: Instant::now(), samples: None }
     }
 
-    /// Clears the live line.
-    pub(crate) fn finish(&self) {
-        self.bar.finish_and_clear();
-    }
-
-    /// A line that stays, above the live one.
-    fn line(&self, line: &str) {
-        self.bar.suspend(|| self.terminal.say(line));
-    }
-
-    fn status(&self, metrics: &Metrics, timings: &Timings) -> String {
-        let last = self.bar.length().unwrap_or(metrics.step);
-        let taken = (metrics.step - self.first_step).max(1) as f64;
-        let left = (last - metrics.step.min(last)) as f64;
-        let eta = self.began.elapsed().as_secs_f64() / taken * left;
-        let val_loss = self.val_loss.map_or_else(String::new, |loss| format!("  val {loss:.3}"));
-        let loss = metrics.loss.map_or("skipped".into(), |loss| format!("{loss:.3}"));
-        format!(
-            "loss {loss}{val_loss}  lr {:.1e}  {} tok/s  {} left",
-            metrics.lr,
-            thousands(timings.tokens_per_second as u64),
-            duration(eta)
-        )
+    /// Gives the terminal back.
+    pub(super) fn finish(&mut self) {
+        self.view.close();
     }
 
     /// Lets the model, projected as it stands, go on with each prompt.
-    fn draw(&mut self, step: u64, model: &Decoder) -> anyhow::Result<()> {
+    fn draw(&mut self, step: u64, model: &Decoder) -> Result<()> {
         let packed = self.session.project(model, None, None)?;
         let mut options = Options::from(&packed.metadata.generation);
         let samples = &self.session.config.samples;
@@ -101,46 +61,61 @@ impl<'a> Progress<'a> {
                 let path = self.session.directory.samples();
                 self.samples = Some(JsonLines::open(&path, step.saturating_sub(1))?);
             }
+            let sample = Sample { step, prompt: prompt.clone(), text };
             if let Some(file) = &mut self.samples {
-                file.write(&Sample { step, prompt, text: &text })?;
+                file.write(&sample)?;
             }
-            let quote = console::style(format!("  {prompt}{text}").replace('\n', "\n  "));
-            self.line(&quote.for_stderr().cyan().to_string());
+            self.view.sampled(&sample);
         }
         Ok(())
+    }
+
+    /// Appends this process to `sessions.jsonl`.
+    fn note(&self, step: u64) -> Result<()> {
+        let session = RunSession {
+            step,
+            unix_seconds: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs()),
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: env!("TERN_COMMIT").into(),
+            device: self.session.device.clone(),
+            kernel: Kernel::detect()?.name().into(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let path = self.session.directory.sessions();
+        let line = serde_json::to_string(&session)? + "\n";
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .with_context(|| path.display().to_string())
     }
 }
 
 impl Observer for Progress<'_> {
     fn started(&mut self, step: u64, resumed_from: Option<&Path>) {
-        self.first_step = step;
+        self.stretch.first = step;
         self.began = Instant::now();
-        self.bar.set_position(step);
+        self.view.started(self.stretch);
         if let Some(path) = resumed_from {
-            self.line(&format!("resumed after step {step} from {}", path.display()));
+            self.view.line(&format!("resumed after step {step} from {}", path.display()));
+        }
+        if let Err(error) = self.note(step) {
+            self.warned(&format!("this process is not noted: {error:#}"));
         }
     }
 
     fn stepped(&mut self, metrics: &Metrics, timings: &Timings) {
-        let status = self.status(metrics, timings);
-        if self.terminal.is_live() {
-            self.bar.set_position(metrics.step);
-            self.bar.set_message(status);
-        } else if self.last_line.is_none_or(|t| t.elapsed().as_secs_f64() >= PLAIN_SECONDS) {
-            self.last_line = Some(Instant::now());
-            let last = self.bar.length().unwrap_or(metrics.step);
-            self.terminal.say(&format!("step {}/{last}  {status}", metrics.step));
-        }
+        let Stretch { first, last } = self.stretch;
+        let taken = (metrics.step - first).max(1) as f64;
+        let left = last.saturating_sub(metrics.step) as f64;
+        let seconds_left = self.began.elapsed().as_secs_f64() / taken * left;
+        self.view.stepped(metrics, timings, seconds_left);
     }
 
     fn validated(&mut self, step: u64, validation: &Validation, best: bool) {
-        self.val_loss = Some(validation.loss);
-        self.line(&format!(
-            "step {step}: validation loss {:.4} nats/token, {:.4} bits/byte{}",
-            validation.loss,
-            validation.bits_per_byte,
-            if best { ", the best so far" } else { "" }
-        ));
+        self.view.validated(step, validation, best);
+    }
+
+    fn weighed(&mut self, weights: &Weights) {
+        self.view.weighed(weights);
     }
 
     fn sample(&mut self, step: u64, model: &Decoder) {
@@ -150,16 +125,17 @@ impl Observer for Progress<'_> {
     }
 
     fn saved(&mut self, step: u64, path: &Path) {
-        self.bar.suspend(|| {
-            self.terminal.detail(&format!("step {step}: saved {}", path.display()));
-        });
+        self.view.saved(step, path);
     }
 
     fn warned(&mut self, message: &str) {
-        self.bar.suspend(|| self.terminal.warn(message));
+        self.view.warn(message);
     }
 
     fn interrupted(&mut self) -> bool {
+        if self.view.wants_to_stop() {
+            self.interrupted.store(true, Ordering::Relaxed);
+        }
         self.interrupted.load(Ordering::Relaxed)
     }
 }

@@ -1,21 +1,26 @@
 //! One run of the trainer: data opened, progress shown, samples drawn, the model projected.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use tern_datasets::batches::{Batches, ValidationSet};
 use tern_datasets::prepare::Prepared;
 use tern_format::packed::{PackedModel, Provenance};
 use tern_model::Decoder;
-use tern_train::checkpoint::State;
+use tern_train::checkpoint::{self, State};
 use tern_train::config::RunConfig;
 use tern_train::directory::RunDirectory;
 use tern_train::export::{Surroundings, project};
 use tern_train::trainer::{Outcome, Run, train};
 
+use super::dashboard::Killed;
 use super::progress::Progress;
-use crate::terminal::Terminal;
+use super::screen;
+use super::view::Show;
+use crate::terminal::{Terminal, thousands};
 
 /// Everything that a run needs, checked and opened.
 pub(crate) struct Session {
@@ -27,13 +32,27 @@ pub(crate) struct Session {
     pub(crate) resume: bool,
 }
 
+/// A terminal that is closed sends its signal more than once: what follows sooner than this is no second wish.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
+
+/// A text that lasts for fewer steps is tiny.
+const FEW_STEPS: u64 = 10;
+
 /// Set by Ctrl-C; a second Ctrl-C ends the program at once.
 pub(crate) fn interruptions() -> Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
+    let mut first = None;
     ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+        flag.store(true, Ordering::Relaxed);
+        match first {
+            None => {
+                first = Some(Instant::now());
+                screen::announce_stop();
+                screen::survive_hangup(SAME_SIGNAL);
+            }
+            Some(first) if first.elapsed() > SAME_SIGNAL => screen::abandon(),
+            Some(_) => {}
         }
     })
     .context("cannot listen for Ctrl-C")?;
@@ -42,7 +61,14 @@ pub(crate) fn interruptions() -> Result<Arc<AtomicBool>> {
 
 impl Session {
     /// Trains until the end, the stop or the interruption.
-    pub(crate) fn train(&self, terminal: &Terminal, interrupted: &AtomicBool) -> Result<Outcome> {
+    ///
+    /// Whatever ends it, the terminal is given back; after a panic or a kill the error says how to go on.
+    pub(crate) fn train(
+        &self,
+        show: Show,
+        terminal: &Terminal,
+        interrupted: &AtomicBool,
+    ) -> Result<Outcome> {
         let device = tern_model::device::find(&self.device)?.autodiff();
         let Prepared { tokenizer, train: tokens, summary, .. } = &self.data;
         let (rows, ids) = (self.config.model.vocab_size, summary.vocab_size);
@@ -56,6 +82,9 @@ impl Session {
         let validation = self.validation()?;
         // Whatever can be wrong with settings or data has been refused by now.
         self.directory.open(&self.config, self.resume)?;
+        for doubt in self.doubts() {
+            terminal.warn(&doubt);
+        }
         let run = Run {
             config: &self.config,
             directory: &self.directory,
@@ -67,10 +96,58 @@ impl Session {
             stop_at: self.stop_at,
             resume: self.resume,
         };
-        let mut progress = Progress::new(self, terminal, interrupted);
-        let outcome = train(&run, &mut progress);
+        let mut progress = Progress::new(self, show.view(self, terminal), interrupted);
+        let outcome = catch_unwind(AssertUnwindSafe(|| train(&run, &mut progress)));
         progress.finish();
-        Ok(outcome?)
+        match outcome {
+            Ok(outcome) => Ok(outcome?),
+            Err(panic) => {
+                let what = if panic.is::<Killed>() { "killed" } else { "the trainer panicked" };
+                Err(anyhow!("{what}; {}", self.how_to_go_on()))
+            }
+        }
+    }
+
+    /// Settings that are allowed and hardly meant.
+    fn doubts(&self) -> Vec<String> {
+        let mut doubts = Vec::new();
+        let train = &self.config.train;
+        let (steps, warmup) = (train.steps, train.schedule.warmup_steps);
+        if steps <= warmup {
+            doubts.push(format!(
+                "the whole run lies in the warm-up: train.steps is {steps}, train.schedule.warmup_steps is {warmup}; \
+                 the learning rate falls short of its peak"
+            ));
+        }
+        let (tokens, per_step) = (self.data.summary.train.tokens, self.config.tokens_per_step());
+        if tokens < FEW_STEPS.saturating_mul(per_step) {
+            doubts.push(format!(
+                "the text is tiny: {} tokens, and a step reads {}; more text, or a smaller data.micro_batch or \
+                 train.grad_accum, would teach more",
+                thousands(tokens),
+                thousands(per_step)
+            ));
+        }
+        doubts
+    }
+
+    /// After an end without a checkpoint: what is on the disk, and the command that goes on.
+    fn how_to_go_on(&self) -> String {
+        let checkpoints = checkpoint::list(&self.directory.checkpoints()).unwrap_or_default();
+        let last = match checkpoints.last() {
+            Some((step, path)) => {
+                format!("the last checkpoint is after step {step}, in {}", path.display())
+            }
+            None => "there is no checkpoint yet".into(),
+        };
+        let data = &self.data.folder;
+        let data = if *data == self.directory.data() {
+            String::new()
+        } else {
+            format!(" --data {}", data.display())
+        };
+        let out = self.directory.path().display();
+        format!("{last}; go on with: tern train --resume --out {out}{data}")
     }
 
     /// The validation windows.

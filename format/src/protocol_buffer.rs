@@ -1,0 +1,90 @@
+//! The fields of a protocol buffer message, in the order of the bytes.
+//!
+//! A field is a tag, `number << 3 | kind`, and a value; tag and lengths are varints of seven bits a byte, the lowest
+//! first. (Protocol Buffers, "Encoding".)
+
+/// A field's value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Value<'a> {
+    /// Text, bytes or another message.
+    Bytes(&'a [u8]),
+    /// Any kind of number.
+    Number,
+}
+
+/// The numbers and values of all fields; the first error ends them. A number keeps its low 32 bits, as other readers
+/// have it.
+pub(crate) fn fields(mut message: &[u8]) -> impl Iterator<Item = Result<(u32, Value<'_>), String>> {
+    std::iter::from_fn(move || {
+        if message.is_empty() {
+            return None;
+        }
+        let field = field(&mut message);
+        if field.is_none() {
+            message = &[];
+        }
+        Some(field.ok_or_else(|| "the protocol buffer is cut short or malformed".to_owned()))
+    })
+}
+
+fn field<'a>(message: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
+    let tag = varint(message)?;
+    let value = match tag & 7 {
+        0 => varint(message).map(|_| Value::Number)?,
+        1 => take(message, 8).map(|_| Value::Number)?,
+        2 => {
+            let length = varint(message)?;
+            Value::Bytes(take(message, usize::try_from(length).ok()?)?)
+        }
+        5 => take(message, 4).map(|_| Value::Number)?,
+        _ => return None,
+    };
+    Some(((tag >> 3) as u32, value))
+}
+
+fn varint(message: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = message.split_first()?;
+        *message = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn take<'a>(message: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+    let (head, rest) = message.split_at_checked(count)?;
+    *message = rest;
+    Some(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_field_is_found() {
+        let message =
+            [0x08, 0x96, 0x01, 0x12, 2, b'h', b'i', 0x1d, 1, 2, 3, 4, 0x21, 1, 2, 3, 4, 5, 6, 7, 8];
+        let found: Result<Vec<_>, _> = fields(&message).collect();
+        let number = Value::Number;
+        assert_eq!(
+            found,
+            Ok(vec![(1, number), (2, Value::Bytes(b"hi")), (3, number), (4, number)])
+        );
+    }
+
+    #[test]
+    fn what_is_cut_or_of_no_kind_is_an_error_and_the_end() {
+        for message in
+            [&[0x08][..], &[0x12, 3, 1, 2], &[0x12, 0xff], &[0x0b], &[0x1d, 1], &[0x80; 11]]
+        {
+            let found: Vec<_> = fields(message).collect();
+            assert!(matches!(found[..], [Err(_)]), "{message:?}");
+        }
+        assert_eq!(fields(&[]).count(), 0);
+    }
+}
