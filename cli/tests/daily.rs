@@ -230,7 +230,8 @@ fn the_log_is_off_unless_asked_for_and_json_stands_alone() {
     assert_eq!(code, Some(1));
     assert!(said.contains("TERN_LOG"), "{said}");
     // A program that reads the one object need not filter anything else.
-    let (code, said, out) = log(&[&["--json"], &run("f")[..]].concat(), "");
+    let (code, said, out) =
+        log(&[&["--json"], &run("f")[..], &["train.schedule.warmup_steps=2"]].concat(), "");
     assert_eq!((code, said.as_str()), (Some(0), ""));
     assert_eq!(json(&String::from_utf8(out).unwrap())["finished"], true);
 }

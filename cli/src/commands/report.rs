@@ -16,8 +16,9 @@ mod page;
 
 use page::Page;
 
-/// Write one page about a run: curves, zeros and scales, samples, settings, origin, the verifier's verdict.
+/// Write one page about a run: curves, samples, settings, the verifier's verdict.
 ///
+/// Also zeros and scales of the matrices, and where the model comes from.
 /// The page is one file without references to any other, for a browser of any size, light or dark. The run may be
 /// going on, interrupted or finished; lines that are damaged are named and left out.
 #[derive(clap::Args)]
