@@ -171,18 +171,30 @@ impl Terminal {
     }
 }
 
-/// An error with its causes, on one line where they are.
+/// An error with its causes. A file may put a megabyte into one: what is left out is marked by `…`.
 pub(crate) fn message(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
-        // Many errors print their source themselves.
-        if !text.contains(&cause) {
-            text.push_str(": ");
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = shortened(&cause.to_string(), MOST_OF_A_CAUSE);
+        // Many errors print their source themselves, and may have shortened it.
+        if !text.contains(shortened(&cause, 60).trim_end_matches('…')) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
             text.push_str(&cause);
         }
     }
     text
+}
+
+/// More than any message of ours has, in characters.
+const MOST_OF_A_CAUSE: usize = 2_000;
+
+fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into(),
+    }
 }
 
 /// Whether an error is only that nobody reads our output any more.
@@ -225,6 +237,18 @@ pub(crate) fn duration(seconds: f64) -> String {
 #[cfg(all(test, feature = "train"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_says_each_cause_once_and_nothing_at_length() {
+        let error = anyhow::anyhow!("no such file").context("a.toml").context("no run here");
+        assert_eq!(message(&error), "no run here: a.toml: no such file");
+        let error = anyhow::anyhow!("no such file").context("a.toml: no such file");
+        assert_eq!(message(&error), "a.toml: no such file");
+        let cause = "x".repeat(1_000_000);
+        let outer = format!("metadata: {}…", "x".repeat(400));
+        assert_eq!(message(&anyhow::anyhow!(cause.clone()).context(outer.clone())), outer);
+        assert_eq!(message(&anyhow::anyhow!(cause)).chars().count(), 2_001);
+    }
 
     #[test]
     fn numbers_read_well() {

@@ -72,7 +72,18 @@ fn a_dry_run_counts_bitlm() {
     let place = Workplace::new();
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
     let config = configs.join("bitlm-tinystories.toml");
-    let plan = json(&place.done(&["--json", "train", config.to_str().unwrap(), "--dry-run"]));
+    // Its text need not be here, but some text must.
+    let text = place.path("run.toml");
+    let files = ["train", "valid"].map(|key| format!("data.{key}=['{}']", text.display()));
+    let plan = json(&place.done(&[
+        "--json",
+        "train",
+        config.to_str().unwrap(),
+        "--dry-run",
+        &files[0],
+        &files[1],
+        "data.tokenizer={train=\"bpe\",vocab_size=192}",
+    ]));
     assert_eq!(plan["parameters"], 998_784);
     assert_eq!(plan["ternary_parameters"], 972_800);
     assert_eq!(plan["tokens_per_step"], 384 * 512);
@@ -86,13 +97,17 @@ fn every_command_has_help_with_an_example() {
         &["quickstart"][..],
         &["data", "prepare"],
         &["data", "stats"],
+        &["config"],
         &["train"],
+        &["sweep"],
         &["export"],
         &["report"],
         &["plot"],
         &["verify"],
         &["generate"],
         &["devices"],
+        &["completions"],
+        &["man"],
     ] {
         let help = place.done(&[command, &["--help"]].concat());
         assert!(help.contains("Example"), "{command:?}: {help}");

@@ -21,15 +21,12 @@ const MOST_WITH_NOISE: usize = 3;
 
 /// Draw the curves of one or more runs into one picture.
 ///
-/// `loss` draws the training loss as a line and the validation loss with dots. Runs may still be
-/// going on.
-///
-/// Examples:
-///   tern plot runs/quickstart
-///   tern plot runs/ternary runs/float --x tokens --log --out loss.png
-///   tern plot runs/ternary --metric zeros --out zeros.svg
+/// `loss` draws the training loss as a line and the validation loss as dots. Runs may still be going on.
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  tern plot runs/quickstart
+  tern plot runs/ternary runs/float --x tokens --log --out loss.png
+  tern plot runs/ternary --metric zeros --out zeros.svg")]
 pub(crate) struct Arguments {
     /// Directories of runs.
     #[arg(required = true, value_name = "DIR")]

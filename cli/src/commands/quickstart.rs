@@ -27,7 +27,7 @@ use crate::terminal::{Terminal, duration, thousands};
 /// The run, as a file of the repository that the binary carries.
 const CONFIG: &str = include_str!("../../../configs/quickstart.toml");
 
-/// Train a small model on the embedded stories, export it, verify it, and let it tell one.
+/// Train, export and verify a small model on embedded stories, and let it tell one.
 ///
 /// Takes about four minutes on two cores. Ctrl-C saves; the same command goes on.
 #[derive(clap::Args)]

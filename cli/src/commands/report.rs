@@ -16,19 +16,19 @@ mod page;
 
 use page::Page;
 
-/// Write a page about a run: curves, zeros and scales, samples, settings, origin, verdict.
+/// Write one page about a run: curves, samples, settings, the verifier's verdict.
 ///
-/// The page is one file without references to any other, for a browser of any size, light or
-/// dark. The run may be going on, interrupted or finished; damaged lines are named and left out.
-///
-/// Example: tern report runs/quickstart --out report.html
+/// Also zeros and scales of the matrices, and where the model comes from.
+/// The page is one file without references to any other, for a browser of any size, light or dark. The run may be
+/// going on, interrupted or finished; lines that are damaged are named and left out.
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  tern report runs/quickstart --out report.html")]
 pub(crate) struct Arguments {
     /// Directory of the run.
     run: PathBuf,
-    /// The file to write [default: DIR/report.html].
-    #[arg(long)]
+    /// The file to write [default: RUN/report.html].
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Draw the losses over a logarithmic axis of steps.
     #[arg(long)]

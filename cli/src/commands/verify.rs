@@ -14,7 +14,10 @@ use crate::terminal::{Terminal, bytes, thousands};
 /// Verdicts: packed (trits, stored as trits), projected (trits, stored as floats), latent (floats), collapsed (a scale or
 /// the trits of a matrix have vanished), not_ternary. Exit code 0 for packed and projected with the trainer's loss, 3
 /// for any other verdict or loss and for a file that carries no tokens to check the loss on, 1 for a file that is no
-/// model or whose tokenizer is broken. With -v every tensor is listed.
+/// model or whose tokenizer is broken.
+///
+/// The matrices whose scale is nearest to the floor below which they count as collapsed are named; with -v every tensor
+/// is listed.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   tern verify runs/quickstart/model.safetensors
@@ -103,7 +106,7 @@ fn overview(report: &Report) -> String {
     text.push_str(&format!(
         "size        {} ({} bytes)\n\
          parameters  {}, of them ternary {} ({:.1} %)\n\
-         bits        {:.2} a weight over the whole file, embeddings and tokenizer included",
+         bits        {:.2} a weight over the whole file, embeddings included",
         bytes(report.size_bytes),
         thousands(report.size_bytes),
         thousands(report.parameters),
@@ -156,7 +159,7 @@ fn worst(report: &Report) -> String {
             format!(", {:.1} % zeros{dead}", 100.0 * trits.zeros_share)
         });
         text.push_str(&format!(
-            "{head:<12}{}: scale {margin:.1} times the collapse floor{zeros}\n",
+            "{head:<12}{}: scale {margin:.1} times the floor{zeros}\n",
             tensor.name
         ));
     }

@@ -1,0 +1,384 @@
+//! The commands of every day: configurations explained, sweeps, completions, manual, log; and what is said when
+//! something is wrong.
+#![cfg(feature = "train")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod workplace;
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use workplace::{CONFIG, Workplace, json, lasting_files, stderr};
+
+#[test]
+fn a_configuration_is_printed_as_a_run_would_save_it() {
+    let place = Workplace::new();
+    let printed = place.done(&["config", "run.toml", "train.steps=3"]);
+    place.done(&["train", "run.toml", "train.steps=3", "--out", "run", "--stop-at", "1"]);
+    assert_eq!(printed, fs::read_to_string(place.path("run/config.toml")).unwrap());
+    let resolved = json(&place.done(&["--json", "config", "run.toml", "train.steps=3"]));
+    assert_eq!(resolved["train"]["steps"], 3);
+    assert_eq!(resolved["model"]["head_dim"], 16);
+}
+
+#[test]
+fn keys_are_explained_and_the_schema_is_that_of_the_file() {
+    let place = Workplace::new();
+    let all = place.done(&["config", "--explain"]);
+    for words in [
+        "train.steps = 1000\n",
+        "data.seq_len  (required)\n",
+        "whole number; 1 to 65,536; unit: windows\n",
+        "model.quantizer = \"b158\" (bitlm), \"none\" (llama)\n",
+        "\"cosine\"    Warm-up",
+    ] {
+        assert!(all.contains(words), "{words}: {all}");
+    }
+    assert!(all.lines().all(|line| line.chars().count() <= 100));
+    // Every key of a resolved configuration is explained.
+    let resolved: toml_like::Keys = place.done(&["config", "run.toml"]).parse().unwrap();
+    for key in resolved.0 {
+        assert!(all.contains(&format!("{key} ")), "{key} is not explained");
+    }
+    let one = place.done(&["config", "--explain", "train.guard.most_skipped"]);
+    assert_eq!(one.matches("\n\n").count(), 0, "{one}");
+    let schema = json(&place.done(&["--json", "config", "--explain"]));
+    assert_eq!(schema["properties"]["train"]["properties"]["steps"]["default"], 1_000);
+    assert_eq!(schema["properties"]["train"]["properties"]["steps"]["unit"], "steps");
+    for (prefix, meant) in [("trian.steps", "train.steps"), ("schedule", "train.schedule")] {
+        let message = place.failed(&["config", "--explain", prefix]);
+        assert!(message.contains(&format!("did you mean `{meant}`")), "{message}");
+    }
+}
+
+/// Dotted keys of the TOML that the program prints: tables and one line a key.
+mod toml_like {
+    pub(crate) struct Keys(pub(crate) Vec<String>);
+
+    impl std::str::FromStr for Keys {
+        type Err = ();
+
+        fn from_str(text: &str) -> Result<Self, ()> {
+            let (mut table, mut keys) = (String::new(), Vec::new());
+            for line in text.lines() {
+                if let Some(name) = line.strip_prefix('[') {
+                    table = format!("{}.", name.trim_end_matches(']'));
+                } else if let Some((key, _)) = line.split_once(" = ") {
+                    keys.push(format!("{table}{key}"));
+                }
+            }
+            if keys.len() > 30 { Ok(Self(keys)) } else { Err(()) }
+        }
+    }
+}
+
+#[test]
+fn a_sweep_shares_data_skips_what_is_finished_and_goes_on() {
+    let place = Workplace::new();
+    let grid = ["sweep", "run.toml", "train.optimizer.learning_rate=1e-3,1e-2", "seed=1,2"];
+    let sweep =
+        |more: &[&'static str]| [&["--json"][..], &grid, &["--out", "sweep"], more].concat();
+
+    let costs = json(&place.done(&sweep(&["--dry-run"])));
+    assert_eq!(costs.as_array().unwrap().len(), 4);
+    assert_eq!(costs[0]["parameters"], 33_440);
+    assert!(costs[0]["training_seconds"].as_f64().unwrap() > 0.0);
+    assert!(!place.path("sweep").exists(), "a dry run writes nothing");
+
+    // One of the runs is there, stopped half way.
+    let first = "sweep/learning_rate=1e-3,seed=2";
+    let settings = ["train.optimizer.learning_rate=1e-3", "seed=2"];
+    let train = ["train", "run.toml", "--out", first, "--stop-at", "4"];
+    place.done(&[&train[..], &settings].concat());
+    let rows = json(&place.done(&sweep(&[])));
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), 4);
+    let losses: Vec<f64> = rows.iter().map(|row| row["val_loss"].as_f64().unwrap()).collect();
+    assert!(losses.is_sorted(), "{losses:?}");
+    for row in rows {
+        assert_eq!((&row["status"], &row["step"]), (&"finished".into(), &8.into()), "{row}");
+        assert!(row["loss"].is_number() && row["tokens_per_second"].is_number(), "{row}");
+    }
+    assert_eq!(fs::read_dir(place.path("sweep/data")).unwrap().count(), 1);
+    let csv = fs::read_to_string(place.path("sweep/sweep.csv")).unwrap();
+    assert!(csv.starts_with("name,train.optimizer.learning_rate,seed,status,step,"), "{csv}");
+    assert_eq!(csv.lines().count(), 5);
+    let written = fs::read_to_string(place.path("sweep/sweep.json")).unwrap();
+    assert_eq!(json(&written).as_array().unwrap(), rows);
+
+    // A resumed run of the sweep is the run, and a finished one is left alone.
+    place.done(&[&["train", "run.toml", "--out", "alone"][..], &settings].concat());
+    let metrics = |run: &str| fs::read(place.path(run).join("metrics.jsonl")).unwrap();
+    assert!(metrics(first) == metrics("alone"), "the resumed run differs");
+    let before = lasting_files(&place.path("sweep"));
+    place.done(&sweep(&[]));
+    assert!(before == lasting_files(&place.path("sweep")), "a finished sweep changed");
+}
+
+#[test]
+fn a_run_that_fails_does_not_stop_the_others() {
+    let place = Workplace::new();
+    let grid = ["sweep", "run.toml", "model.num_attention_heads=2,3", "--out", "sweep"];
+    let output = place.tern(&[&["--json"][..], &grid].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("1 of 2 runs failed"), "{}", stderr(&output));
+    let rows = json(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!((&rows[0]["status"], &rows[1]["status"]), (&"finished".into(), &"failed".into()));
+    assert!(rows[1]["error"].as_str().unwrap().contains("num_attention_heads"), "{rows}");
+    for (axes, words) in [
+        (&["train.stepz=1,2"][..], "did you mean `steps`"),
+        (&["seed=1,,2"], "a value is empty"),
+        (&["seed=1", "seed=2"], "twice"),
+    ] {
+        let message = place.failed(&[&["sweep", "run.toml", "--out", "other"][..], axes].concat());
+        assert!(message.contains(words), "{message}");
+        assert!(!place.path("other").exists(), "a refused sweep wrote something");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_sweep_goes_on_with_the_same_command() {
+    let place = Workplace::new();
+    let grid = ["--json", "sweep", "run.toml", "seed=1,2", "samples.every=0", "--out", "sweep"];
+    let long = [&grid[..], &["train.steps=100000", "train.eval_every=100000"]].concat();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tern"))
+        .args(&long)
+        .current_dir(place.path(""))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let run = "seed=1,every=0,steps=100000,eval_every=100000";
+    let metrics = place.path("sweep").join(run).join("metrics.jsonl");
+    for _ in 0..600 {
+        if fs::metadata(&metrics).is_ok_and(|metadata| metadata.len() > 0) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupt.success());
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(130));
+    let rows = json(&fs::read_to_string(place.path("sweep/sweep.json")).unwrap());
+    let words: Vec<&str> =
+        rows.as_array().unwrap().iter().map(|row| row["status"].as_str().unwrap()).collect();
+    assert_eq!(words, ["interrupted", "pending"]);
+}
+
+#[test]
+fn completions_parse_and_every_command_has_a_page() {
+    let place = Workplace::new();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = place.done(&["completions", shell]);
+        assert!(script.contains("quickstart") && script.contains("dry-run"), "{shell}");
+        fs::write(place.path(shell), script).unwrap();
+    }
+    if let Ok(status) = Command::new("bash").arg("-n").arg(place.path("bash")).status() {
+        assert!(status.success());
+    }
+    let report = json(&place.done(&["--json", "man", "--out", "man"]));
+    let pages = report["pages"].as_array().unwrap();
+    for page in ["tern.1", "tern-train.1", "tern-data-prepare.1", "tern-sweep.1"] {
+        assert!(pages.contains(&page.into()), "{page}: {report}");
+    }
+    for page in pages {
+        let path = place.path("man").join(page.as_str().unwrap());
+        let text = fs::read_to_string(&path).unwrap();
+        for section in [".SH NAME", ".SH SYNOPSIS", ".SH DESCRIPTION"] {
+            assert!(text.contains(section), "{page}: {section}");
+        }
+        assert!(text.contains(".SH EXAMPLES\n.nf\n") || page == "tern.1", "{page}: {text}");
+        // Where there is a `man`, it must render without a complaint.
+        let rendered = Command::new("man").arg("--warnings").arg("-l").arg(&path).output();
+        if let Ok(output) = rendered.map_err(|error| eprintln!("man is not installed: {error}")) {
+            assert!(output.status.success(), "{page}: {}", stderr(&output));
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(text.contains("SYNOPSIS") && stderr(&output).is_empty(), "{page}: {text}");
+        }
+    }
+}
+
+#[test]
+fn the_log_is_off_unless_asked_for_and_json_stands_alone() {
+    let place = Workplace::new();
+    let log = |arguments: &[&str], variable: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_tern"))
+            .args(arguments)
+            .current_dir(place.path(""))
+            .env("TERN_LOG", variable)
+            .output()
+            .unwrap();
+        (output.status.code(), stderr(&output), output.stdout)
+    };
+    fn run(out: &str) -> [&str; 4] {
+        ["train", "run.toml", "--out", out]
+    }
+    let (_, said, _) = log(&run("a"), "");
+    assert!(!said.contains("DEBUG") && said.contains("validation loss"), "{said}");
+    for (arguments, variable) in [
+        ([&run("b")[..], &["--log-level", "debug"]].concat(), ""),
+        ([&run("c")[..], &["-v"]].concat(), ""),
+        (run("d").to_vec(), "tern_train=debug"),
+    ] {
+        let (code, said, _) = log(&arguments, variable);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("DEBUG tern_train::checkpoint: saved a checkpoint"), "{said}");
+    }
+    let (code, said, _) = log(&run("e"), "=x=");
+    assert_eq!(code, Some(1));
+    assert!(said.contains("TERN_LOG"), "{said}");
+    // A program that reads the one object need not filter anything else.
+    let (code, said, out) =
+        log(&[&["--json"], &run("f")[..], &["train.schedule.warmup_steps=2"]].concat(), "");
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    assert_eq!(json(&String::from_utf8(out).unwrap())["finished"], true);
+}
+
+#[test]
+fn a_setting_is_refused_with_the_place_where_it_was_set() {
+    let place = Workplace::new();
+    let message = place.failed(&["train", "run.toml", "train.steps=0"]);
+    assert!(message.contains("command line, train.steps=0: train.steps must be"), "{message}");
+    fs::write(place.path("bad.toml"), CONFIG.replace("steps = 8", "steps = 0")).unwrap();
+    let message = place.failed(&["train", "bad.toml"]);
+    assert!(message.contains("bad.toml:20: train.steps must be"), "{message}");
+    fs::write(place.path("bad.toml"), b"seed = 1\n\xff").unwrap();
+    let message = place.failed(&["train", "bad.toml"]);
+    assert!(message.contains("bad.toml: must be UTF-8 text, line 2 is not"), "{message}");
+    for path in [".", "/dev/zero"] {
+        let message = place.failed(&["train", path]);
+        assert!(message.contains("must be a regular file"), "{message}");
+    }
+}
+
+#[test]
+fn a_dry_run_finds_what_the_run_would_lack() {
+    let place = Workplace::new();
+    let dry = |more: &[&'static str]| [&["train", "run.toml", "--dry-run"][..], more].concat();
+    let plan = json(&place.done(&[&["--json"], &dry(&[])[..]].concat()));
+    let bytes = |key: &str| plan[key].as_u64().unwrap();
+    let parts = ["state_bytes", "activation_bytes", "temporary_bytes"].map(bytes);
+    assert_eq!(bytes("memory_bytes"), parts.iter().sum::<u64>());
+    assert!(plan["tokens_per_second"].as_f64().unwrap() > 0.0, "{plan}");
+    assert!(!place.path("runs").exists(), "a dry run writes nothing");
+    let message = place.failed(&dry(&["--device", "tpu"]));
+    assert!(message.contains("tpu"), "{message}");
+    let message = place.failed(&dry(&["--data", "nothing"]));
+    assert!(message.contains("nothing"), "{message}");
+    let text = CONFIG.replace(
+        "corpus = \"stories\"\ntrain_stories = 300\nvalid_stories = 20",
+        "train = [\"my.txt\"]",
+    );
+    fs::write(place.path("run.toml"), text).unwrap();
+    let message = place.failed(&dry(&[]));
+    assert!(message.contains("my.txt: No such file"), "{message}");
+    place.done(&[
+        "data",
+        "prepare",
+        "run.toml",
+        "--out",
+        "d",
+        "data.corpus=stories",
+        "data.train=[]",
+        "data.train_stories=300",
+        "data.valid_stories=20",
+    ]);
+    place.done(&dry(&["--data", "d"]));
+}
+
+#[test]
+fn a_run_that_took_no_step_begins_anew() {
+    let place = Workplace::new();
+    let stop = ["train", "run.toml", "--out", "run", "--stop-at", "0"];
+    place.done(&stop);
+    place.done(&stop);
+    place.done(&["train", "run.toml", "--out", "run", "--stop-at", "1"]);
+    let message = place.failed(&["train", "run.toml", "train.steps=9", "--out", "run"]);
+    assert!(message.contains("with other settings: train.steps was 8, is 9"), "{message}");
+    let message = place.failed(&["train", "run.toml", "train.steps=9", "--out", "run", "--resume"]);
+    assert!(message.contains("give --resume and --out alone"), "{message}");
+}
+
+#[test]
+fn an_export_replaces_nothing_but_a_packed_model() {
+    let place = Workplace::new();
+    place.done(&["train", "run.toml", "--out", "run"]);
+    let before = lasting_files(&place.path("run"));
+    for out in ["run/config.toml", "run/checkpoints/step-00000008/model.safetensors"] {
+        let message = place.failed(&["export", "run", "--out", out]);
+        assert!(message.contains(out) && message.contains("is not overwritten"), "{message}");
+    }
+    assert!(before == lasting_files(&place.path("run")), "a refused export changed the run");
+    let message = place.failed(&["export", "run", "--out", "nowhere/model.safetensors"]);
+    assert!(!message.contains(".tern-"), "names a temporary file: {message}");
+    for step in ["17", "x"] {
+        let message = place.failed(&["export", "run", "--checkpoint", step]);
+        assert!(message.contains("there are 6, 8"), "{message}");
+    }
+    place.done(&["export", "run"]);
+    place.done(&["export", "run"]);
+    let message = place.failed(&["verify", "run/checkpoints/step-00000008/model.safetensors"]);
+    assert!(message.contains("`tern export run`"), "{message}");
+}
+
+#[test]
+fn a_verdict_comes_first_and_the_table_when_asked_for() {
+    let place = Workplace::new();
+    place.done(&["train", "run.toml", "--out", "run", "--stop-at", "1"]);
+    place.done(&["export", "run"]);
+    let summary = place.done(&["verify", "run/model.safetensors"]);
+    assert!(summary.starts_with("verdict     packed\n"), "{summary}");
+    assert!(summary.lines().all(|line| line.chars().count() <= 100), "{summary}");
+    for word in ["size ", "parameters ", "bits ", "zeros ", "weakest ", "loss "] {
+        assert!(summary.contains(word), "{word}: {summary}");
+    }
+    let table = place.done(&["verify", "-v", "run/model.safetensors"]);
+    assert!(table.starts_with(&summary) && table.contains("model.norm.weight"), "{table}");
+}
+
+#[test]
+fn a_prompt_is_printed_once_the_options_are_good() {
+    let place = Workplace::new();
+    place.done(&["train", "run.toml", "--out", "run", "--stop-at", "1"]);
+    place.done(&["export", "run"]);
+    let long = "word ".repeat(100);
+    for arguments in [&["Once", "--temperature", "-1"][..], &[&long]] {
+        let output = place.tern(&[&["generate", "run/model.safetensors"], arguments].concat());
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    }
+    let output = place.tern(&["generate", "-v", "run/model.safetensors", "--max-tokens", "3"]);
+    assert!(stderr(&output).contains("then the most tokens were written"), "{}", stderr(&output));
+    let text = place.done(&["generate", "run/model.safetensors", "Once", "--max-tokens", "0"]);
+    assert_eq!(text, "Once\n");
+}
+
+#[test]
+fn the_version_is_one_line_whatever_the_environment_says() {
+    let version = Command::new(env!("CARGO_BIN_EXE_tern"))
+        .arg("--version")
+        .env("TERN_KERNEL", "foo")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(version.stdout).unwrap();
+    assert!(version.status.success() && text.lines().count() == 1, "{text}");
+    assert!(!text.contains("no kernel"), "{text}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_standard_output_is_named() {
+    let place = Workplace::new();
+    for arguments in [&["config", "run.toml"][..], &["completions", "bash"], &["devices"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_tern"))
+            .args(arguments)
+            .current_dir(place.path(""))
+            .stdout(full)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains("standard output: No space"), "{}", stderr(&output));
+    }
+}
