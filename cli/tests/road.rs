@@ -96,6 +96,7 @@ fn every_command_has_help_with_an_example() {
     for command in [
         &["quickstart"][..],
         &["data", "prepare"],
+        &["data", "fetch"],
         &["data", "stats"],
         &["config"],
         &["train"],
@@ -247,8 +248,8 @@ fn own_text_takes_the_road_with_the_published_configuration() {
     place.done(&["export", "runs/my"]);
     place.done(&["verify", "runs/my/model.safetensors"]);
     place.done(&["generate", "runs/my/model.safetensors", "A fox", "--max-tokens", "5"]);
-    let stats = json(&place.done(&["--json", "data", "stats", "runs/my/data"]));
-    let documents = |side: &str| stats[side]["documents"].as_u64().unwrap();
+    let stats = json(&place.done(&["--json", "data", "stats", "runs/my"]));
+    let documents = |side: &str| stats["sources"][0][side]["documents"].as_u64().unwrap();
     assert_eq!(documents("train") + documents("valid"), 400);
 }
 
@@ -299,7 +300,7 @@ fn tokens_of_another_vocabulary_are_refused() {
     place.done(&["data", "prepare", "run.toml", "--out", "two", "data.tokenizer.vocab_size=300"]);
     fs::copy(place.path("two/train.tokens"), place.path("one/train.tokens")).unwrap();
     let message = place.failed(&["data", "stats", "one"]);
-    assert!(message.contains("train.tokens") && message.contains("vocabulary"), "{message}");
+    assert!(message.contains("train.tokens: its SHA-256 must be"), "{message}");
     // A model with fewer rows than the tokenizer has ids.
     let message = place.failed(&["train", "run.toml", "model.vocab_size=100", "--out", "small"]);
     assert!(message.contains("model.vocab_size") && message.contains("400"), "{message}");

@@ -17,12 +17,12 @@ use parquet::Rows;
 
 pub use blank_lines::collapse;
 
-/// Longer lines are no text, and encoding them costs a hundred times their size in memory.
-const LONGEST_LINE: usize = 16 << 20;
+/// Longer lines are no text, but a file without any.
+const LONGEST_LINE: usize = 8 << 20;
 /// Longer runs without white space are no words of any language: encoded binary data, say.
 const LONGEST_WORD: usize = 1 << 20;
-/// A document is encoded as a whole.
-const LONGEST_DOCUMENT: usize = 32 << 20;
+/// A document is encoded as a whole, for which a `tokenizer.json` takes 160 bytes of memory for each byte of text.
+const LONGEST_DOCUMENT: usize = 8 << 20;
 
 /// How documents stand in files.
 #[derive(Clone, Debug)]
@@ -247,7 +247,7 @@ mod tests {
         let error = refused("a.txt", &line, "none");
         assert!(
             error.ends_with(
-                "a.txt:2: a line must be at most 16777216 bytes long, this one is longer"
+                "a.txt:2: a line must be at most 8388608 bytes long, this one is longer"
             ),
             "{error}"
         );
@@ -264,7 +264,7 @@ mod tests {
         let document = b"some words\n".repeat(LONGEST_DOCUMENT / 11 + 1);
         let error = refused("a.txt", &document, "none");
         let place = format!(
-            "a.txt:{}: a document must be at most 33554432 bytes",
+            "a.txt:{}: a document must be at most 8388608 bytes",
             LONGEST_DOCUMENT / 11 + 1
         );
         assert!(error.contains(&place) && error.contains("\"blank_line\" may cut it"), "{error}");
