@@ -4,6 +4,7 @@
 //! The valid files are the seeds of the fuzz targets (`fuzz/corpus`); the files beside them are what fuzzing found.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -281,17 +282,17 @@ fn a_changed_file_is_refused_or_loaded_within_its_bounds() {
     let _turn = turn();
     for loader in &LOADERS {
         let seeds = seeds(loader);
-        let (mut loaded, mut cases) = (0, 0);
+        let (loaded, cases) = (Cell::new(0), Cell::new(0));
         let strategy = (any::<Index>(), vec(change(), 1..4));
         let config = Config { cases: 512, failure_persistence: None, ..Config::default() };
         let run = TestRunner::new(config).run(&strategy, |(seed, changes)| {
             let mut bytes = seeds[seed.index(seeds.len())].clone();
             changes.iter().for_each(|change| change.apply(&mut bytes));
-            cases += 1;
-            loaded += usize::from(load(loader, &bytes));
+            cases.set(cases.get() + 1);
+            loaded.set(loaded.get() + usize::from(load(loader, &bytes)));
             Ok(())
         });
-        println!("{}: {loaded} of {cases} changed files load", loader.corpus);
+        println!("{}: {} of {} changed files load", loader.corpus, loaded.get(), cases.get());
         if let Err(error) = run {
             panic!("{}: {error}", loader.corpus);
         }
