@@ -29,7 +29,7 @@ const MOST_REPETITIONS: u64 = 1000;
 const MOST_GROWTH: f64 = 512.0;
 /// The longest token of a unigram model, which is a path in a tree that is dropped by recursion.
 const MOST_TOKEN_BYTES: usize = 1024;
-/// The most nodes of that tree, of 340 bytes each. XLM-R has about a million.
+/// The most nodes of that tree, of up to 700 bytes each, and at most one for two bytes of the file.
 const MOST_NODES: usize = 2 << 20;
 
 /// The JSON of a tokenizer that is safe to build, without the parts that Tern has no use for: what cuts or fills up
@@ -75,13 +75,13 @@ fn check_model(model: &Value, bytes: usize) -> Result<(), String> {
             }
             Ok(())
         }
-        Some(Value::Array(vocab)) => check_tree(vocab),
+        Some(Value::Array(vocab)) => check_tree(vocab, MOST_NODES.min(bytes / 2)),
         _ => Ok(()),
     }
 }
 
 /// Checks the tree that a unigram model makes of its tokens.
-fn check_tree(vocab: &[Value]) -> Result<(), String> {
+fn check_tree(vocab: &[Value], most_nodes: usize) -> Result<(), String> {
     let token = |entry: &Value| entry.get(0).and_then(Value::as_str).map(str::to_owned);
     let mut tokens: Vec<String> = vocab.iter().filter_map(token).collect();
     if let Some(long) = tokens.iter().map(String::len).find(|&size| size > MOST_TOKEN_BYTES) {
@@ -97,9 +97,9 @@ fn check_tree(vocab: &[Value]) -> Result<(), String> {
         nodes += token.len() - shared;
         before = token;
     }
-    if nodes > MOST_NODES {
+    if nodes > most_nodes {
         return Err(format!(
-            "vocab: its tokens must begin in at most {MOST_NODES} ways, begin in {nodes}"
+            "vocab: its tokens must begin in at most {most_nodes} ways, begin in {nodes}"
         ));
     }
     Ok(())
@@ -247,5 +247,138 @@ impl Counted {
             return Ok(());
         }
         Err(de::Error::custom(format_args!("there must be at most {MOST_VALUES} values, are more")))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::tokenizer::{Tokenizer, TokenizerSource};
+
+    /// Three words, and whatever else is set.
+    fn tokenizer(key: &str, value: &Value) -> Value {
+        let mut all = json!({"version": "1.0", "pre_tokenizer": {"type": "WhitespaceSplit"},
+            "model": {"type": "WordLevel", "unk_token": "a", "vocab": {"a": 0, "b": 1, "c": 2}}});
+        all[key] = value.clone();
+        all
+    }
+
+    fn load(json: &Value) -> crate::Result<Tokenizer> {
+        Tokenizer::from_source(&TokenizerSource::Json(json.to_string()))
+    }
+
+    fn refused(key: &str, value: &Value, rule: &str) {
+        let error = load(&tokenizer(key, value)).unwrap_err().to_string();
+        assert!(error.starts_with("tokenizer.json: ") && error.contains(rule), "{error}");
+    }
+
+    #[test]
+    fn what_cuts_or_fills_up_the_ids_of_a_text_is_left_out() {
+        let padding = json!({"strategy": {"Fixed": 4_000_000_000u32}, "direction": "Right",
+            "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "a"});
+        let truncation =
+            json!({"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0});
+        let doubled = json!({"type": "TemplateProcessing", "special_tokens": {},
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": []});
+        for (key, value) in
+            [("padding", padding), ("truncation", truncation), ("post_processor", doubled)]
+        {
+            let ids = load(&tokenizer(key, &value)).unwrap().encode("c b a").unwrap();
+            assert_eq!(ids, [2, 1, 0], "{key}");
+        }
+    }
+
+    #[test]
+    fn parts_that_make_a_text_grow_without_end_are_refused() {
+        let double = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
+        let forty = |key: &str| json!({"type": "Sequence", key: vec![double.clone(); 40]});
+        let rule = "must make a text at most 512 times as long, may 1.099511627776e12 times";
+        refused("normalizer", &forty("normalizers"), rule);
+        refused("decoder", &forty("decoders"), rule);
+        let nothing =
+            json!({"type": "Replace", "pattern": {"Regex": "x*"}, "content": "y".repeat(600)});
+        refused("normalizer", &nothing, "may 6.01e2 times");
+        refused("normalizer", &json!({"type": "Prepend", "prepend": "x".repeat(512)}), "5.13e2");
+        let levels =
+            json!({"type": "Sequence", "pretokenizers": vec![json!({"type": "ByteLevel"}); 10]});
+        refused("pre_tokenizer", &levels, "1.024e3");
+        // Nine times as long is in order.
+        let some = json!({"type": "Sequence", "normalizers": vec![double; 3]});
+        load(&tokenizer("normalizer", &some)).unwrap();
+    }
+
+    #[test]
+    fn more_or_deeper_parts_than_any_tokenizer_has_are_refused() {
+        let many = json!({"type": "Sequence", "normalizers": vec![json!({"type": "NFC"}); 64]});
+        refused("normalizer", &many, "at most 64 parts");
+        let mut deep = json!({"type": "NFC"});
+        for _ in 0..9 {
+            deep = json!({"type": "Sequence", "normalizers": [deep]});
+        }
+        refused("normalizer", &deep, "nested at most 8 deep");
+        let deeper = format!("{{\"normalizer\":{}1{}}}", "[".repeat(50_000), "]".repeat(50_000));
+        assert!(checked(&deeper).unwrap_err().contains("recursion limit"));
+    }
+
+    #[test]
+    fn patterns_that_compile_to_more_than_memory_are_refused() {
+        let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+        refused("pre_tokenizer", &split("((a{99}){99}){99}"), "at most 1000 times, repeats 970299");
+        refused("pre_tokenizer", &split(&"a".repeat(20_000)), "at most 16384 bytes");
+        load(&tokenizer("pre_tokenizer", &split(r"\p{N}{1,3}|\s+(?!\S)"))).unwrap();
+    }
+
+    #[test]
+    fn vocabularies_that_cost_more_than_they_hold_are_refused() {
+        let words = |id: u64| json!({"type": "WordLevel", "unk_token": "a", "vocab": {"a": id}});
+        refused(
+            "model",
+            &words(4_294_967_295),
+            "model: vocab: ids reach 4294967295, in a file of only",
+        );
+        let pieces = |vocab: Value| json!({"type": "Unigram", "unk_id": 0, "vocab": vocab});
+        let long = pieces(json!([["a", 0.0], ["x".repeat(1025), 0.0]]));
+        refused("model", &long, "at most 1024 bytes, one has 1025");
+        let many: Vec<_> =
+            (0..2100).map(|i| json!([format!("{i:0>4}{}", "x".repeat(1000)), 0.0])).collect();
+        refused("model", &pieces(many.into()), "ways, begin in 210");
+        let values = format!("{{\"x\":[{}0]}}", "0,".repeat(MOST_VALUES));
+        assert!(checked(&values).unwrap_err().contains("at most 4194304 values"));
+    }
+
+    #[test]
+    fn ids_drawn_at_random_are_refused() {
+        let mut model = json!({"type": "BPE", "dropout": 0.1, "vocab": {"a": 0}, "merges": []});
+        refused("model", &model, "model: dropout must be 0 or absent");
+        model["dropout"] = json!(null);
+        load(&tokenizer("model", &model)).unwrap();
+    }
+
+    #[test]
+    fn of_two_equal_keys_the_crate_sees_the_one_that_was_checked() {
+        let good = tokenizer("normalizer", &json!({"type": "NFC"})).to_string();
+        let twice = good.replacen('{', "{\"padding\":{},\"normalizer\":{\"type\":\"None\"},", 1);
+        assert!(Tokenizer::from_source(&TokenizerSource::Json(twice)).is_ok());
+    }
+
+    #[test]
+    fn a_table_that_misleads_the_crate_is_refused() {
+        let table = |bytes: &[u8]| json!({"type": "Precompiled", "precompiled_charsmap": STANDARD.encode(bytes)});
+        refused("normalizer", &table(&[255; 4]), "trie must fit 0 bytes, says 4294967295");
+        let error = json!({"type": "Precompiled", "precompiled_charsmap": "?"});
+        refused("normalizer", &error, "precompiled_charsmap: Invalid");
+    }
+
+    #[test]
+    fn what_the_crate_panics_on_is_an_error() {
+        // Chunks of nothing.
+        let part = json!({"type": "FixedLength", "length": 0});
+        let tokenizer = load(&tokenizer("pre_tokenizer", &part)).unwrap();
+        let error = tokenizer.encode("abc").unwrap_err().to_string();
+        assert!(error.starts_with("tokenizer.json: ") && error.contains("chunk size"), "{error}");
     }
 }

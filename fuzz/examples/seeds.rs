@@ -45,10 +45,16 @@ fn main() -> Result {
             put("safetensors", name, &bytes)?;
         }
     }
-    let checkpoint = corpus.join("safetensors/seed-f32");
+    put("token_file", "bytes", &token_file(5, &[1, 3, 4, 2]))?;
+    put("token_file", "pairs", &token_file(300, &[1, 299, 0, 2]))?;
+    put("token_file", "words", &token_file(70_000, &[69_999, 3]))?;
+    put("config", "short", SHORT.as_bytes())?;
+    put("config", "long", LONG.as_bytes())?;
+    put("checkpoint", "state", state().to_string().as_bytes())?;
+    let tensors_only = corpus.join("safetensors/seed-f32");
     let tensors = [("b", vec![2, 2], vec![1.0, -0.0, 1e-40, f32::MAX]), ("a", vec![], vec![0.1])];
     write_f32(
-        &checkpoint,
+        &tensors_only,
         &tensors.map(|(name, shape, values)| (name.to_owned(), shape, values)),
         &[("key".to_owned(), "value".to_owned())].into(),
     )?;
@@ -220,6 +226,80 @@ fn varint(message: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     message.push(value as u8);
+}
+
+/// A token file with BOS and EOS, as `datasets/src/token_file.rs` describes it.
+fn token_file(vocab_size: u32, ids: &[u32]) -> Vec<u8> {
+    let width = if vocab_size <= 0x100 { 1 } else if vocab_size <= 0x1_0000 { 2 } else { 4 };
+    let mut bytes = b"TERNTOK\0".to_vec();
+    bytes.extend([1, width as u32, vocab_size, 1, 2, 0].into_iter().flat_map(u32::to_le_bytes));
+    bytes.extend([ids.len() as u64, 1, 20].into_iter().flat_map(u64::to_le_bytes));
+    bytes.extend([7; 32]);
+    bytes.extend(ids.iter().flat_map(|id| id.to_le_bytes().into_iter().take(width)));
+    bytes
+}
+
+/// The fewest keys.
+const SHORT: &str = r#"
+[model]
+architecture = "bitlm"
+[data]
+train = ["a.txt"]
+seq_len = 64
+micro_batch = 2
+tokenizer = { train = "bpe", vocab_size = 300 }
+"#;
+
+/// Keys of every table.
+const LONG: &str = r#"
+seed = 7
+[model]
+architecture = "llama"
+hidden_size = 32
+num_attention_heads = 4
+num_key_value_heads = 2
+rope_theta = 1e4
+[data]
+corpus = "stories"
+train_stories = 100
+valid_stories = 10
+windows = "documents"
+separator = "blank_line"
+seq_len = 32
+micro_batch = 4
+[data.tokenizer]
+train = "unigram"
+vocab_size = 300
+byte_fallback = false
+[train]
+steps = 10
+grad_accum = 2
+clip_norm = 0.5
+[train.optimizer]
+kind = "adamw"
+learning_rate = 1.5e-3
+betas = [0.9, 0.95]
+decay = "matrices"
+[train.schedule]
+kind = "constant"
+warmup_steps = 3
+[generate]
+temperature = 0.7
+prompt = "Once"
+[samples]
+every = 5
+prompts = ["", "a"]
+"#;
+
+/// The state of a checkpoint after four steps.
+fn state() -> Value {
+    json!({
+        "format_version": 1, "step": 4, "tokens": 512, "seed": 7,
+        "config_sha256": "00".repeat(32), "data_sha256": "11".repeat(32),
+        "val_loss": "2.5", "best": {"step": 3, "val_loss": "2.25"},
+        "guard": {"skipped": 1, "skipped_in_row": 0, "count": 3, "mean": "2.75", "variance": "0.125"},
+        "files": {"model.safetensors": "22".repeat(32), "optimizer.safetensors": "33".repeat(32)},
+    })
 }
 
 /// A table of normalization with one rule, `A` to `aa`: the length of a double-array trie, the trie, the texts.

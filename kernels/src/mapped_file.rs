@@ -20,11 +20,12 @@ impl MappedFile {
     ///
     /// If the file cannot be opened or mapped, or is not a regular file.
     pub fn open(path: &Path) -> io::Result<Self> {
+        // Asked first: to open a named pipe waits for its other end.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "must be a regular file"));
+        }
         let file = File::open(path)?;
         let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
         // Some systems refuse to map nothing.
         if metadata.len() == 0 {
             return Ok(Self(None));
