@@ -6,7 +6,7 @@ use std::path::Path;
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use tern_datasets::token_file::{TokenFile, TokenFileWriter};
+use tern_datasets::token_file::{Header, TokenFile, TokenFileWriter};
 use tern_format::config::{ActivationQuantizer, Architecture, ModelConfig};
 use tern_format::packed::{
     Check, FloatTensor, FloatType, GenerationDefaults, Metadata, PackedModel, Tensor, TernaryTensor,
@@ -197,7 +197,7 @@ proptest! {
         let path = folder.path().join("a.tokens");
         let tokenizer = words(vocab_size);
         let (bos, eos) = (delimited.0.then_some(1), delimited.1.then_some(2));
-        let mut writer = TokenFileWriter::create(&path, &tokenizer, bos, eos).unwrap();
+        let mut writer = TokenFileWriter::resume(&path, Header::empty(&tokenizer, bos, eos)).unwrap();
         let mut expected = Vec::new();
         for document in &documents {
             let ids: Vec<u32> = document.iter().map(|id| id % vocab_size as u32).collect();
