@@ -71,11 +71,11 @@ pub struct DataConfig {
     pub stories_seed: u64,
     /// How many of them to train on. Unit: stories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000_000))]
     pub train_stories: Option<usize>,
     /// How many others to validate on. Unit: stories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000_000))]
     pub valid_stories: Option<usize>,
     /// The licence of the text; it goes into the packed model.
     #[serde(default, skip_serializing_if = "Option::is_none")]

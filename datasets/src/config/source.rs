@@ -14,8 +14,9 @@ const MOST_STORIES: usize = 100_000_000;
 pub struct SourceConfig {
     /// Its name in files and tables: lower-case letters, digits, `-` and `_`.
     pub name: String,
-    /// How often training draws from it, relative to the other sources.
+    /// How often training draws from it, relative to the other sources. Unit: none.
     #[serde(default = "one")]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub weight: f64,
     /// Where its documents come from.
     #[serde(default)]
@@ -35,11 +36,13 @@ pub struct SourceConfig {
     /// The field of a `.jsonl` line, or the column of a `.parquet` file, that holds the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_field: Option<String>,
-    /// How many of the embedded stories to train on.
+    /// How many of the embedded stories to train on. Unit: stories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000_000))]
     pub train_stories: Option<usize>,
-    /// How many others to validate on.
+    /// How many others to validate on. Unit: stories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000_000))]
     pub valid_stories: Option<usize>,
 }
 

@@ -14,7 +14,7 @@ pub struct TokenizerConfig {
     /// The algorithm that makes one from the training documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train: Option<TokenizerKind>,
-    /// Its size, special tokens included.
+    /// Its size, special tokens included. Unit: tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
     /// Whether all 256 bytes are tokens (the default), so that every text can be spelled. Otherwise

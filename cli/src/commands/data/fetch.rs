@@ -16,10 +16,10 @@ use crate::terminal::{Terminal, bytes};
 ///
 /// The environment: HF_TOKEN for what is private or gated, HF_HOME for the place of the cache, HF_ENDPOINT for another
 /// hub, HF_HUB_OFFLINE=1 as --offline.
-///
-/// Example: tern data fetch hf://datasets/roneneldan/TinyStories/TinyStories-valid.txt
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:
+  tern data fetch hf://datasets/roneneldan/TinyStories/TinyStories-valid.txt
+  tern data fetch --offline hf://HuggingFaceTB/SmolLM-135M/tokenizer.json")]
 pub(crate) struct Arguments {
     /// What to fetch, for example hf://datasets/OWNER/NAME@main/data/*.parquet.
     #[arg(required = true, value_name = "ADDRESS")]
