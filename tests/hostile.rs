@@ -33,7 +33,7 @@ const CONSTANT_BYTES: usize = 4 << 20;
 
 /// A loader of bytes, and how many bytes of memory it may take for one of the file.
 struct Loader {
-    /// The folder of its valid files.
+    /// The directory of its valid files.
     corpus: &'static str,
     most_per_byte: usize,
     /// Whether the bytes were loaded.
@@ -121,8 +121,8 @@ fn used(tokenizer: &Tokenizer) -> bool {
 
 /// The files of a corpus, with their names.
 fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
-    let mut files: Vec<_> = std::fs::read_dir(folder)
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
+    let mut files: Vec<_> = std::fs::read_dir(directory)
         .unwrap()
         .map(|entry| {
             let path = entry.unwrap().path();

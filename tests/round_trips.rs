@@ -147,8 +147,8 @@ proptest! {
         tensors in btree_map("[a-z.\u{1b}\"é]{1,9}", vec(proptest::num::f32::NORMAL | proptest::num::f32::ZERO, 0..20), 0..6),
         metadata in btree_map(any::<String>(), any::<String>(), 0..4),
     ) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x.safetensors");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.safetensors");
         let all: Vec<_> =
             tensors.iter().map(|(name, values)| (name.clone(), vec![values.len(), 1], values.clone())).collect();
         write_f32(&path, &all, &metadata).unwrap();
@@ -193,8 +193,8 @@ proptest! {
         documents in vec(vec(any::<u32>(), 0..30), 0..5),
         delimited in any::<(bool, bool)>(),
     ) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.tokens");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.tokens");
         let tokenizer = words(vocab_size);
         let (bos, eos) = (delimited.0.then_some(1), delimited.1.then_some(2));
         let mut writer = TokenFileWriter::resume(&path, Header::empty(&tokenizer, bos, eos)).unwrap();

@@ -109,16 +109,17 @@ fn the_vectors_of_llama_cpp_agree() {
         println!("skipped: TERN_DATA is not set");
         return;
     };
-    let folder = data.join("tokenizers");
-    let file = folder.join("gpt2/tokenizer.json");
+    let directory = data.join("tokenizers");
+    let file = directory.join("gpt2/tokenizer.json");
     if !file.exists() {
         println!("skipped: {} is not there", file.display());
         return;
     }
     let tokenizer = Tokenizer::from_file(&file).unwrap();
-    let texts = std::fs::read_to_string(folder.join("vectors/ggml-vocab-gpt-2.gguf.inp")).unwrap();
+    let texts =
+        std::fs::read_to_string(directory.join("vectors/ggml-vocab-gpt-2.gguf.inp")).unwrap();
     let expected =
-        std::fs::read_to_string(folder.join("vectors/ggml-vocab-gpt-2.gguf.out")).unwrap();
+        std::fs::read_to_string(directory.join("vectors/ggml-vocab-gpt-2.gguf.out")).unwrap();
     let texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
     let expected: Vec<&str> = expected.lines().collect();
     assert!(
@@ -150,8 +151,8 @@ fn a_long_bpe_text_takes_no_quadratic_time() {
 
 #[test]
 fn files_that_are_no_tokenizer_are_refused_by_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokenizer.model");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokenizer.model");
     let refused = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
         let error = Tokenizer::from_file(&path).unwrap_err().to_string();
@@ -170,7 +171,7 @@ fn files_that_are_no_tokenizer_are_refused_by_name() {
     let hole = json.replacen("\"<|endoftext|>\": 0", "\"<|endoftext|>\": 4294967295", 1);
     assert_ne!(hole, json);
     assert!(refused(hole.as_bytes()).contains("ids reach 4294967295, in a file of only"));
-    let missing = Tokenizer::from_file(&folder.path().join("none")).unwrap_err().to_string();
+    let missing = Tokenizer::from_file(&directory.path().join("none")).unwrap_err().to_string();
     assert!(missing.contains("none: "), "{missing}");
 }
 

@@ -174,6 +174,21 @@ fn a_damaged_checkpoint_is_passed_over_with_a_message() {
 }
 
 #[test]
+fn a_damaged_checkpoint_does_not_crowd_out_a_whole_one() {
+    let place = Workplace::new();
+    let keep = ["train.checkpoint_every=2", "train.keep_checkpoints=1", "train.eval_every=8"];
+    place.done(&[&["train", "run.toml", "--out", "run", "--stop-at", "4"], &keep[..]].concat());
+    let four = place.path("run/checkpoints/step-00000004");
+    let six = place.path("run/checkpoints/step-00000006");
+    fs::create_dir(&six).unwrap();
+    fs::write(six.join("state.json"), "{").unwrap();
+    place.done(&["train", "--resume", "--out", "run", "--stop-at", "5"]);
+    assert!(place.path("run/checkpoints/step-00000005").exists(), "what was saved is gone");
+    assert!(!four.exists(), "one is kept");
+    place.done(&["train", "--resume", "--out", "run"]);
+}
+
+#[test]
 fn checkpoints_that_are_gone_are_missed() {
     let place = Workplace::new();
     stopped_run(&place);

@@ -88,10 +88,10 @@ fn prepare_at(
     if let Ok(prepared) = Prepared::open(out)
         && prepared.summary.sha256 == sha256
     {
-        tracing::debug!(folder = %out.display(), sha256, "the data are there already");
+        tracing::debug!(directory = %out.display(), sha256, "the data are there already");
         return Ok(prepared);
     }
-    tracing::debug!(folder = %out.display(), sha256, "preparing the data");
+    tracing::debug!(directory = %out.display(), sha256, "preparing the data");
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let unfinished = Unfinished::open(out)?;
     let saved = unfinished.saved(&sha256)?;

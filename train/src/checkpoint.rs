@@ -146,13 +146,13 @@ pub fn save(
     let _ = temporary.keep();
     remove_if_there(&aside)?;
     sync_directory(checkpoints);
-    tracing::debug!(step = state.step, folder = %target.display(), "saved a checkpoint");
+    tracing::debug!(step = state.step, directory = %target.display(), "saved a checkpoint");
     Ok(target)
 }
 
 /// Writes the files of a checkpoint.
 fn fill(
-    folder: &Path,
+    directory: &Path,
     weights: BTreeMap<String, HostTensor>,
     optimizer: &AdamW,
     state: &mut State,
@@ -161,13 +161,13 @@ fn fill(
         [(MODEL, weights.into_iter().collect()), (OPTIMIZER, optimizer.state())];
     state.files.clear();
     for (name, tensors) in tensors {
-        let path = folder.join(name);
+        let path = directory.join(name);
         let tensors: Vec<_> =
             tensors.into_iter().map(|(name, (shape, values))| (name, shape, values)).collect();
         write_f32(&path, &tensors, &BTreeMap::new())?;
         state.files.insert(name.into(), sha256_file(&path)?.0);
     }
-    let path = folder.join(STATE);
+    let path = directory.join(STATE);
     let mut text = serde_json::to_string_pretty(state)
         .map_err(|e| Error::Checkpoint { path: path.clone(), rule: e.to_string() })?;
     text.push('\n');
@@ -175,16 +175,18 @@ fn fill(
     Ok(())
 }
 
-/// Removes all but the best checkpoint and the `keep` latest.
+/// Removes all but the best checkpoint and the `keep` latest up to `step`, where the run stands.
 ///
+/// Later ones were damaged, or the run would have gone on from them; it replaces them when it comes there.
 /// A checkpoint off the schedule (left by an interruption or an earlier best) counts only while it is the latest, so
 /// that a resumed run ends with the checkpoints of one that was never stopped.
 ///
 /// # Errors
 ///
 /// Names the directory that could not be removed.
-pub fn prune(checkpoints: &Path, config: &TrainConfig, best: Option<u64>) -> Result<()> {
-    let all = list(checkpoints)?;
+pub fn prune(checkpoints: &Path, config: &TrainConfig, step: u64, best: Option<u64>) -> Result<()> {
+    let mut all = list(checkpoints)?;
+    all.retain(|(other, _)| *other <= step);
     let latest = all.last().map(|(step, _)| *step);
     let kept: Vec<u64> = all
         .iter()
@@ -247,7 +249,7 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
         Ok(read_f32(&file)?.0)
     };
     let (model, optimizer) = (tensors(MODEL)?, tensors(OPTIMIZER)?);
-    tracing::debug!(step = state.step, folder = %path.display(), "read a checkpoint");
+    tracing::debug!(step = state.step, directory = %path.display(), "read a checkpoint");
     Ok(Checkpoint { path: path.into(), state, model, optimizer })
 }
 

@@ -159,10 +159,10 @@ impl Error {
         }
     }
 
-    /// Names a file under the name that its folder will have, not that of the temporary one that it was written to.
-    pub(crate) fn under(self, temporary: &Path, folder: &Path) -> Self {
+    /// Names a file under the name that its directory will have, not that of the temporary one that it was written to.
+    pub(crate) fn under(self, temporary: &Path, directory: &Path) -> Self {
         let renamed = |path: &Path| {
-            path.strip_prefix(temporary).map_or(path.into(), |name| folder.join(name))
+            path.strip_prefix(temporary).map_or(path.into(), |name| directory.join(name))
         };
         match self {
             Self::Io { path, source } => Self::Io { path: renamed(&path), source },

@@ -369,7 +369,7 @@ fn save(
     let path = checkpoint::save(&checkpoints, model, optimizer, state)?;
     *saved = state.step;
     let best = state.best.map(|best| best.step);
-    checkpoint::prune(&checkpoints, &run.config.train, best)?;
+    checkpoint::prune(&checkpoints, &run.config.train, state.step, best)?;
     observer.saved(state.step, &path);
     Ok(())
 }

@@ -171,9 +171,9 @@ impl Sweep<'_> {
         if let Some(prepared) = self.data.get(&identity) {
             return Ok(prepared.clone());
         }
-        let folder = self.out.join("data").join(&identity);
+        let directory = self.out.join("data").join(&identity);
         let base = parent(&self.arguments.config);
-        let prepared = prepare_data(config, base, &folder, self.terminal)?;
+        let prepared = prepare_data(config, base, &directory, self.terminal)?;
         self.data.insert(identity, prepared.clone());
         Ok(prepared)
     }
@@ -187,6 +187,7 @@ fn identity(config: &DataConfig) -> String {
     tokens.windows = Windows::default();
     tokens.valid_tokens = None;
     tokens.licence = None;
+    tokens.sources.iter_mut().for_each(|source| source.weight = 1.0);
     sha256(serde_json::to_string(&tokens).unwrap_or_default().as_bytes())[..8].to_owned()
 }
 

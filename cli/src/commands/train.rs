@@ -106,6 +106,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         }
         return dry_run::run(&config, &arguments.device, terminal);
     }
+    let interrupted = interruptions()?;
     let _lock = directory.lock()?;
     terminal.detail(&config.to_toml());
 
@@ -123,7 +124,6 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         stop_at: arguments.stop_at,
         resume: arguments.resume,
     };
-    let interrupted = interruptions()?;
     let outcome = session.train(arguments.progress, terminal, &interrupted)?;
     let stopped = interrupted.load(std::sync::atomic::Ordering::Relaxed) && !outcome.finished;
     let out = session.directory.path();

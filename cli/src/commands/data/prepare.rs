@@ -1,16 +1,15 @@
 //! `tern data prepare`
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tern_datasets::config::DataConfig;
 use tern_datasets::hub::Hub;
 use tern_datasets::prepare::{Prepared, Side, prepare};
 use tern_train::config::RunConfig;
 
 use super::meter::Meter;
-use crate::commands::train::{default_directory, parent};
+use crate::commands::train::{default_directory, interruptions, parent};
 use crate::terminal::{Terminal, thousands};
 
 /// Turn the text that a configuration names into token files.
@@ -39,21 +38,9 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     let default = default_directory(&arguments.config).data();
     let out = arguments.out.clone().unwrap_or(default);
     let hub = Hub::from_env().with_offline(arguments.offline);
-    leave_on_interruption()?;
+    interruptions()?;
     let prepared = prepare_from(&hub, &config.data, parent(&arguments.config), &out, terminal)?;
     terminal.result(&prepared.summary, "")
-}
-
-/// Whatever ends a preparation, another goes on with it, so Ctrl-C need not wait for anything.
-fn leave_on_interruption() -> Result<()> {
-    ctrlc::set_handler(|| {
-        let _ = writeln!(
-            std::io::stderr(),
-            "\ninterrupted; the same command goes on where this one stood"
-        );
-        std::process::exit(130);
-    })
-    .context("cannot listen for Ctrl-C")
 }
 
 /// Prepares data with a progress line, or opens what is there already, and says what they are.

@@ -110,6 +110,16 @@ pub(super) fn abandon() -> ! {
     std::process::exit(130)
 }
 
+/// Ends the program at once while no trainer is at work.
+pub(super) fn leave() -> ! {
+    let mut err = io::stderr().lock();
+    if err.is_terminal() {
+        clear_line(&mut err);
+    }
+    let _ = writeln!(err, "interrupted; the same command goes on where this one stood");
+    std::process::exit(130)
+}
+
 /// Says on a terminal, between two drawings of a live line, that the program will stop soon.
 pub(super) fn announce_stop() {
     let mut err = io::stderr().lock();

@@ -39,13 +39,20 @@ const SAME_SIGNAL: Duration = Duration::from_millis(500);
 /// A text that lasts for fewer steps is tiny.
 const FEW_STEPS: u64 = 10;
 
-/// Set by Ctrl-C; a second Ctrl-C ends the program at once.
+/// Whether a trainer is at work, which saves before it leaves.
+static TRAINING: AtomicBool = AtomicBool::new(false);
+
+/// Set by Ctrl-C while a trainer is at work; a second Ctrl-C ends the program at once. At any other time the first does:
+/// whatever is under way then, the same command goes on with it.
 pub(crate) fn interruptions() -> Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     let mut first = None;
     ctrlc::set_handler(move || {
         flag.store(true, Ordering::Relaxed);
+        if !TRAINING.load(Ordering::Relaxed) {
+            screen::leave();
+        }
         match first {
             None => {
                 first = Some(Instant::now());
@@ -97,8 +104,10 @@ impl Session {
             resume: self.resume,
         };
         let mut progress = Progress::new(self, show.view(self, terminal), interrupted);
+        TRAINING.store(true, Ordering::Relaxed);
         let outcome =
             catch_unwind(AssertUnwindSafe(|| guarded(&self.device, || train(&run, &mut progress))));
+        TRAINING.store(false, Ordering::Relaxed);
         progress.finish();
         match outcome {
             Ok(Ok(outcome)) => Ok(outcome?),
