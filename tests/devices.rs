@@ -117,6 +117,7 @@ fn steps(other: &str, activation: ActivationQuantizer, loss_bound: f64, norm_bou
     let mut worst = [0.0f64; 2];
     for step in 0..20 {
         let (found, wanted) = (found.step(step), wanted.step(step));
+        assert!(found.iter().all(|value| value.is_finite()), "step {step}: {found:?}");
         for i in 0..2 {
             worst[i] = worst[i].max((found[i] - wanted[i]).abs() / wanted[i]);
         }

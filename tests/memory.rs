@@ -15,7 +15,7 @@ fn resident_bytes() -> Option<u64> {
 /// `TERN_STEPS=2000 cargo test --release --workspace --test memory -- --nocapture` is the long form.
 fn memory(name: &str) {
     let Some(device) = device(name) else { return };
-    let steps = std::env::var("TERN_STEPS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let steps = std::env::var("TERN_STEPS").ok().and_then(|n| n.parse().ok()).unwrap_or(200).max(4);
     let mut training = Training::new(Quantizer::B158, ActivationQuantizer::Int8, device.clone());
     let measure = || {
         device.sync().unwrap();

@@ -81,9 +81,9 @@ impl History {
         let config = directory.read_config().map_err(|error| damage.push(error.to_string())).ok();
         let mut checkpoints = Vec::new();
         for (_, path) in checkpoint::list(&directory.checkpoints())? {
-            match read_state(&path.join("state.json")) {
+            match checkpoint::read_state(&path) {
                 Ok(state) => checkpoints.push(state),
-                Err(error) => damage.push(format!("{error:#}")),
+                Err(error) => damage.push(error.to_string()),
             }
         }
         Ok(Self {
@@ -148,12 +148,6 @@ impl History {
     pub(crate) fn points(&self, value: impl Fn(&Metrics) -> Option<f64>) -> Vec<Point> {
         self.metrics.iter().filter_map(|line| Some((line.step as f64, value(line)?))).collect()
     }
-}
-
-fn read_state(path: &Path) -> Result<State> {
-    let name = || path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(name)?;
-    serde_json::from_str(&text).with_context(name)
 }
 
 /// The lines of a file in the order of their steps; none if there is no file.

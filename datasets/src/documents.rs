@@ -122,10 +122,7 @@ fn excess(text: &str) -> Option<String> {
 
 fn excess_length(text: &str) -> Option<String> {
     (text.len() > LONGEST_DOCUMENT).then(|| {
-        format!(
-            "a document must be at most {LONGEST_DOCUMENT} bytes long, this one is longer; data.separator = \
-             \"blank_line\" may cut it"
-        )
+        format!("a document must be at most {LONGEST_DOCUMENT} bytes long, this one is longer")
     })
 }
 

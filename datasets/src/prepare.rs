@@ -34,7 +34,7 @@ pub struct Progress {
     pub documents: u64,
     /// Bytes of the files done in this stage.
     pub bytes: u64,
-    /// Bytes of all files; none if all documents are stories.
+    /// Bytes of all files; 0 if all documents are stories.
     pub total_bytes: u64,
 }
 

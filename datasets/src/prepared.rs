@@ -8,7 +8,7 @@ use tern_format::tokenizer::Tokenizer;
 use crate::batches::Batches;
 use crate::config::DataConfig;
 use crate::error::{Error, Result};
-use crate::summary::{SUMMARY, Summary, Tokens};
+use crate::summary::{Summary, Tokens};
 use crate::token_file::TokenFile;
 use crate::validation::ValidationSet;
 
@@ -46,7 +46,7 @@ impl Prepared {
     /// A directory that [`crate::prepare::prepare`] has not finished, a token file that was changed since, and
     /// whatever is wrong in the files.
     pub fn open(directory: &Path) -> Result<Self> {
-        let summary = Summary::read(&directory.join(SUMMARY))?;
+        let summary = Summary::read(directory)?;
         let tokenizer = Tokenizer::from_file(&inside(directory, &summary.tokenizer))?;
         let open = |tokens: &Tokens| {
             let path = inside(directory, &tokens.file);

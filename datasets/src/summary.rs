@@ -110,12 +110,13 @@ impl std::ops::Add for Side {
 }
 
 impl Summary {
-    /// Reads a record.
+    /// Reads the record of prepared data.
     ///
     /// # Errors
     ///
     /// A file that cannot be read, is another version's or no record.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
+    pub fn read(directory: &Path) -> Result<Self> {
+        let path = &directory.join(SUMMARY);
         const MOST_BYTES: u64 = 64 << 20;
         let fault = |source| Error::Summary { path: path.to_owned(), source };
         let (file, _) = open_regular(path)?;

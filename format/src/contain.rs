@@ -1,7 +1,7 @@
 //! Panics of other people's code, turned into errors.
 //!
-//! The crates that read tokenizers index and unwrap what a file says. What can be checked beforehand is
-//! ([`crate::tokenizer_json`], [`crate::charsmap`]); the rest is caught here, in one place. Memory and recursion cannot be
+//! The crates that read tokenizers and Parquet index and unwrap what a file says. What can be checked beforehand is
+//! (`tokenizer_json.rs`, `charsmap.rs`); the rest is caught here, in one place. Memory and recursion cannot be
 //! caught, so those are always bounded beforehand.
 
 use std::any::Any;
@@ -18,7 +18,11 @@ thread_local! {
 ///
 /// What the call has borrowed may only hold state that a half-done change cannot break: the tokenizers hold nothing
 /// that changes but caches behind locks, which they leave alone once poisoned.
-pub(crate) fn contain<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+///
+/// # Errors
+///
+/// What the panic said.
+pub fn contain<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let report = panic::take_hook();

@@ -1,13 +1,14 @@
 //! What the bytes of a model mean: configurations, trits, packed files, tokenizers.
 //!
-//! This crate takes slices and readers, knows nothing of arithmetic or of Burn, and runs in a browser unchanged.
+//! What decides takes slices and readers; functions that take paths stand beside it. Nothing here knows of arithmetic or of
+//! Burn.
 #![forbid(unsafe_code)]
 
 pub mod atomic;
 mod charsmap;
 pub mod checksum;
 pub mod config;
-mod contain;
+pub mod contain;
 pub mod error;
 pub mod packed;
 mod protocol_buffer;

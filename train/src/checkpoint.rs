@@ -17,7 +17,6 @@ use tern_model::parameters::{HostTensor, export, import};
 use crate::adamw::AdamW;
 use crate::config::{RunConfig, TrainConfig};
 use crate::error::{Error, Result};
-use crate::exact_float;
 use crate::guard::Guard;
 
 /// Version of the layout below.
@@ -45,7 +44,6 @@ pub struct State {
     /// SHA-256 of the training tokens.
     pub data_sha256: String,
     /// Validation loss after this step, nats per token, where it was measured and finite.
-    #[serde(with = "exact_float::option")]
     pub val_loss: Option<f64>,
     /// The lowest validation loss so far and its step.
     pub best: Option<Best>,
@@ -62,7 +60,6 @@ pub struct Best {
     /// After which step.
     pub step: u64,
     /// Nats per token.
-    #[serde(with = "exact_float")]
     pub val_loss: f64,
 }
 
@@ -221,6 +218,23 @@ pub fn sweep(checkpoints: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Reads the state of one checkpoint, without its tensors.
+///
+/// # Errors
+///
+/// Names the file and what is wrong with it.
+pub fn read_state(path: &Path) -> Result<State> {
+    let file = path.join(STATE);
+    let text = read_small_text(&file, MOST_STATE_BYTES)?;
+    let damaged = |rule: String| Error::Checkpoint { path: file.clone(), rule };
+    let state = State::parse(&text).map_err(damaged)?;
+    if path != directory(path.parent().unwrap_or(Path::new("")), state.step) {
+        let rule = format!("step is {}, which is not that of the directory's name", state.step);
+        return Err(damaged(rule));
+    }
+    Ok(state)
+}
+
 /// Reads one checkpoint and checks its checksums.
 ///
 /// # Errors
@@ -229,12 +243,7 @@ pub fn sweep(checkpoints: &Path) -> Result<()> {
 pub fn read(path: &Path) -> Result<Checkpoint> {
     let state_path = path.join(STATE);
     let damaged = |file: &Path, rule: String| Error::Checkpoint { path: file.into(), rule };
-    let text = read_small_text(&state_path, MOST_STATE_BYTES)?;
-    let state = State::parse(&text).map_err(|rule| damaged(&state_path, rule))?;
-    if path != directory(path.parent().unwrap_or(Path::new("")), state.step) {
-        let rule = format!("step is {}, which is not that of the directory's name", state.step);
-        return Err(damaged(&state_path, rule));
-    }
+    let state = read_state(path)?;
     let tensors = |name: &str| -> Result<BTreeMap<String, HostTensor>> {
         let file = path.join(name);
         let expected = state

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// OUT/checkpoints/step-…/      latent weights, optimizer state, state.json
 /// OUT/metrics.jsonl            a line a step, the same bytes however often the run was stopped
 /// OUT/events.jsonl             a line for each skipped step, spike or warning, as repeatable
-/// OUT/weights.jsonl            a line a validation: zeros and scales of every ternary matrix, as repeatable
+/// OUT/weights.jsonl            a line for step 1 and each validation: zeros and scales of every ternary matrix, as repeatable
 /// OUT/timings.jsonl            a line a step, what depends on the machine
 /// OUT/sessions.jsonl           a line for each process that worked on the run: program, device, time
 /// OUT/samples.jsonl            text written during training

@@ -3,8 +3,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::exact_float;
-
 /// The `[train.guard]` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -42,10 +40,8 @@ pub struct Guard {
     /// Losses in the running mean.
     count: u64,
     /// Running mean of the loss, nats per token.
-    #[serde(with = "exact_float")]
     mean: f64,
     /// Running variance around it.
-    #[serde(with = "exact_float")]
     variance: f64,
 }
 

@@ -7,7 +7,6 @@ pub mod config;
 pub mod directory;
 pub mod error;
 pub mod evaluation;
-mod exact_float;
 pub mod export;
 pub mod gradients;
 pub mod guard;

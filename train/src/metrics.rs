@@ -38,7 +38,7 @@ pub struct Metrics {
 pub struct Timings {
     /// Optimizer steps taken.
     pub step: u64,
-    /// Tokens of the step by the seconds of forward, backward and update.
+    /// Tokens of the step by its seconds, validation not counted.
     pub tokens_per_second: f64,
     /// Drawing the windows.
     pub batch_seconds: f64,

@@ -19,7 +19,7 @@ pub struct Plan {
     pub tokens_per_step: u64,
     /// Tokens over the whole run.
     pub tokens: u64,
-    /// Weights, gradients and moments.
+    /// Weights, their ternary twins, gradients and moments.
     pub state_bytes: u64,
     /// Activations of one micro-batch, kept for its backward pass (an estimate).
     pub activation_bytes: u64,
@@ -51,10 +51,10 @@ impl Plan {
             + 2 * model.vocab_size;
         let rows = (config.data.micro_batch * config.data.seq_len) as u64;
         let activation_bytes = rows.saturating_mul(per_token as u64 * float);
-        // Weights, their ternary twins, gradients, two moments.
         let state_bytes = 5 * parameters * float;
         let temporary_bytes = activation_bytes / 2;
-        let checkpoint_bytes = (config.train.keep_checkpoints as u64 + 1) * 3 * parameters * float;
+        // Those that are kept, the best, and one that is being written before others make room.
+        let checkpoint_bytes = (config.train.keep_checkpoints as u64 + 2) * 3 * parameters * float;
         let tokens_per_step = config.tokens_per_step();
         Self {
             parameters,

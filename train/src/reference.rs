@@ -161,7 +161,7 @@ fn words(schema: &Value) -> Vec<(String, String)> {
     all
 }
 
-/// `1 to 4,096`, `above 0`, `0 or more`.
+/// `1 to 4096`, `above 0`, `0 or more`.
 fn range(schema: &Value) -> Option<String> {
     let [least, most, above, below] =
         ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"].map(|key| {

@@ -41,11 +41,14 @@ impl Rehearsal {
             let _ = loss.clone().into_scalar::<f32>();
             let mut gradients = Gradients::default();
             gradients.add(&model, loss.backward());
-            let norm = gradients.norm();
+            let _ = device.sync();
             micro_batch_seconds = began.elapsed().as_secs_f64();
 
             let began = Instant::now();
-            gradients.clip(norm, config.train.clip_norm);
+            let norm = gradients.norm();
+            if config.train.clip_norm > 0.0 {
+                gradients.clip(norm, config.train.clip_norm);
+            }
             model = optimizer.step(model, gradients, config.train.optimizer.learning_rate);
             // The same for the update. A device that cannot say is timed as it is.
             let _ = device.sync();

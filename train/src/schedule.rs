@@ -19,7 +19,7 @@ pub enum ScheduleKind {
 pub struct ScheduleConfig {
     /// The shape of the learning rate over the run.
     pub kind: ScheduleKind,
-    /// Steps of linear warm-up from zero; the step after it has the peak rate. Unit: steps.
+    /// Steps of linear warm-up from zero; the last of them has the peak rate. Unit: steps.
     pub warmup_steps: u64,
     /// The learning rate of the last step, as a share of the peak. Unit: none.
     #[schemars(range(min = 0.0, max = 1.0))]

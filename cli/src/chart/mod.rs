@@ -77,7 +77,6 @@ pub(crate) struct Series {
 
 /// A chart before it has a size.
 pub(crate) struct Chart {
-    pub(crate) title: Option<String>,
     pub(crate) x_label: String,
     pub(crate) y_label: String,
     /// Logarithmic axes; points that are not positive are left out there.
@@ -164,9 +163,6 @@ impl Chart {
             .margin_right(18 * scale)
             .x_label_area_size(42 * scale)
             .y_label_area_size((30 + 8 * widest) * scale);
-        if let Some(title) = &self.title {
-            builder.caption(title, font(18));
-        }
         let mut chart = builder.build_cartesian_2d(x, y)?;
         chart
             .configure_mesh()

@@ -237,7 +237,6 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         y_label.push_str(&format!(" (mean of {window} points)"));
     }
     let chart = Chart {
-        title: None,
         x_label: arguments.x.label().into(),
         y_label,
         log_x: arguments.log_x,

@@ -96,8 +96,11 @@ impl Lines {
                 break;
             }
             document.push_str(&line);
-            if let Some(rule) = excess(&line).or_else(|| excess_length(&document)) {
+            if let Some(rule) = excess(&line) {
                 return self.refuse(rule);
+            }
+            if let Some(rule) = excess_length(&document) {
+                return self.refuse(format!("{rule}; data.separator = \"blank_line\" may cut it"));
             }
         }
         let kept = document.trim_end().len();

@@ -1,8 +1,6 @@
 //! Documents out of a Parquet file: the rows of one column.
 
-use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +11,8 @@ use parquet::file::serialized_reader::{ReadOptionsBuilder, SerializedFileReader}
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 use parquet::schema::types::Type;
+use tern_format::contain::contain;
+use tern_format::error::printable;
 use tern_format::regular_file::open_regular;
 
 use super::{Position, excess};
@@ -157,12 +157,11 @@ fn column(schema: &Type, name: &str) -> std::result::Result<Type, String> {
 fn guarded<T>(
     read: impl FnOnce() -> std::result::Result<T, ParquetError>,
 ) -> std::result::Result<T, String> {
-    let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
-    let words = |panic: Box<dyn Any + Send>| {
-        panic.downcast_ref::<String>().map_or_else(|| "damaged".to_owned(), |words| short(words))
-    };
-    let result = catch_unwind(AssertUnwindSafe(read)).map_err(words)?;
-    result.map_err(|error| short(&error.to_string()))
+    match contain(read) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(printable(&error.to_string(), 200)),
+        Err(words) => Err(printable(&words, 200)),
+    }
 }
 
 #[cfg(test)]

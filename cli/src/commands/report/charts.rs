@@ -71,7 +71,6 @@ pub(super) fn figures(history: &History, log_x: bool) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (title, note, series, log_x) in candidates {
         let chart = Chart {
-            title: None,
             x_label: "optimizer step".into(),
             y_label: String::new(),
             log_x,

@@ -330,11 +330,12 @@ fn events(history: &History) -> Vec<Event> {
 }
 
 fn data_summary(history: &History, damage: &mut Vec<String>) -> Option<Summary> {
-    let path = history.directory.data().join("data.json");
-    let text = std::fs::read_to_string(&path).ok()?;
-    serde_json::from_str(&text)
-        .map_err(|error| damage.push(format!("{}: {error}", path.display())))
-        .ok()
+    let directory = history.directory.data();
+    if !directory.exists() {
+        // The data of this run lie elsewhere.
+        return None;
+    }
+    Summary::read(&directory).map_err(|error| damage.push(error.to_string())).ok()
 }
 
 fn origin(history: &History, summary: Option<&Summary>) -> Vec<Fact> {

@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 use tern_format::atomic::write_atomically;
 use tern_train::checkpoint;
 use tern_train::directory::RunDirectory;
+use tern_train::metrics::Timings;
 
+use crate::history::History;
 use crate::terminal::thousands;
 
 /// How far a run came.
@@ -62,10 +64,9 @@ impl Row {
         directory: &RunDirectory,
         steps: u64,
     ) -> Result<Self> {
-        let metrics = lines(&directory.metrics());
-        let number = |line: &Value, key: &str| line[key].as_f64();
-        let losses = metrics.iter().filter_map(|line| number(line, "val_loss"));
-        let taken = metrics.last().and_then(|line| line["step"].as_u64()).unwrap_or(0);
+        // A run that has not begun has no history.
+        let history = History::read(directory.path()).ok();
+        let last = history.as_ref().and_then(|history| history.metrics.last());
         let saved = checkpoint::list(&directory.checkpoints())?.last().map_or(0, |(step, _)| *step);
         let status = match () {
             () if saved >= steps => Status::Finished,
@@ -81,30 +82,26 @@ impl Row {
             settings: settings.collect(),
             status,
             error: None,
-            step: taken,
-            loss: metrics.last().and_then(|line| number(line, "loss")),
-            val_loss: losses.min_by(f64::total_cmp),
-            tokens_per_second: speed(&lines(&directory.timings())),
+            step: last.map_or(0, |line| line.step),
+            loss: last.and_then(|line| line.loss),
+            val_loss: history.as_ref().and_then(|history| Some(history.best()?.1)),
+            tokens_per_second: history.as_ref().and_then(|history| rate(&history.timings)),
         })
     }
 }
 
 /// Tokens over seconds, not the mean of rates: a slow step weighs as long as it took.
-fn speed(timings: &[Value]) -> Option<f64> {
-    let phases = ["batch_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds"];
+fn rate(timings: &[Timings]) -> Option<f64> {
     let (mut tokens, mut seconds) = (0.0, 0.0);
     for line in timings {
-        let step: f64 = phases.iter().filter_map(|phase| line[phase].as_f64()).sum();
+        let step = line.batch_seconds
+            + line.forward_seconds
+            + line.backward_seconds
+            + line.optimizer_seconds;
         seconds += step;
-        tokens += step * line["tokens_per_second"].as_f64().unwrap_or(0.0);
+        tokens += step * line.tokens_per_second;
     }
     (seconds > 0.0).then(|| tokens / seconds)
-}
-
-/// The whole lines of a file of JSON objects; a run that was killed may have left half of one.
-fn lines(path: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// The best first, those without a validation last.
@@ -116,7 +113,7 @@ pub(crate) fn sort(rows: &mut [Row]) {
 /// What people see.
 pub(crate) fn table(rows: &[Row]) -> String {
     let number = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.4}"));
-    let speed = |value: Option<f64>| value.map_or("-".into(), |value| thousands(value as u64));
+    let rate = |value: Option<f64>| value.map_or("-".into(), |value| thousands(value as u64));
     let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).max(4);
     let mut text = format!(
         "{:width$}  {:>8}  {:>8}  {:>9}  {:>10}  status\n",
@@ -129,7 +126,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
             number(row.val_loss),
             number(row.loss),
             thousands(row.step),
-            speed(row.tokens_per_second),
+            rate(row.tokens_per_second),
             row.status.word()
         ));
     }

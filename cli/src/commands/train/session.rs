@@ -124,7 +124,7 @@ impl Session {
         let mut doubts = Vec::new();
         let train = &self.config.train;
         let (steps, warmup) = (train.steps, train.schedule.warmup_steps);
-        if steps <= warmup {
+        if steps < warmup {
             doubts.push(format!(
                 "the whole run lies in the warm-up: train.steps is {steps}, train.schedule.warmup_steps is {warmup}; \
                  the learning rate falls short of its peak"
