@@ -1,17 +1,17 @@
 //! What a run directory tells of its run, read while the run goes on, after a crash, or when some of it is damaged.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tern_format::regular_file::open_regular;
 use tern_train::checkpoint::{self, State};
 use tern_train::config::RunConfig;
 use tern_train::directory::RunDirectory;
-use tern_train::metrics::{Event, Metrics, Timings};
+use tern_train::metrics::{Event, LONGEST_LINE, Metrics, Timings};
 use tern_train::weights::Weights;
 
 use crate::chart::Point;
@@ -108,8 +108,9 @@ impl History {
     pub(crate) fn name(&self) -> String {
         let path = self.directory.path();
         let absolute = path.canonicalize().unwrap_or_else(|_| path.into());
-        let name = absolute.file_name().unwrap_or(path.as_os_str());
-        name.to_string_lossy().into_owned()
+        let name = absolute.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        // A page or a picture may not hold a control character.
+        name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
     }
 
     /// Whether a process is training here now.
@@ -158,15 +159,17 @@ fn read_lines<T: DeserializeOwned>(
     step: impl Fn(&T) -> u64,
     damage: &mut Vec<String>,
 ) -> Result<Vec<T>> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        file => file.with_context(|| path.display().to_string())?,
-    };
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let (file, _) = open_regular(path)?;
     let mut reader = BufReader::new(file);
     let (mut lines, mut line) = (Vec::new(), Vec::new());
     for number in 1.. {
         line.clear();
-        if reader.read_until(b'\n', &mut line).with_context(|| path.display().to_string())? == 0 {
+        let mut limited = reader.by_ref().take(LONGEST_LINE);
+        let read = limited.read_until(b'\n', &mut line);
+        if read.with_context(|| path.display().to_string())? == 0 {
             break;
         }
         match serde_json::from_slice(&line) {

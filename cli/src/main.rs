@@ -8,6 +8,8 @@ mod help;
 #[cfg(feature = "train")]
 mod history;
 mod logging;
+#[cfg(feature = "train")]
+mod overwrite;
 mod terminal;
 
 use std::process::ExitCode;

@@ -53,7 +53,8 @@ pub struct DataConfig {
     #[serde(default = "one_percent")]
     #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
     pub valid_fraction: f64,
-    /// How many validation tokens are predicted, from the first on; all of them without this key.
+    /// How many validation tokens are predicted, from the first on; without this key all of them, or of a mixture as
+    /// many as its weights allow before one source is used up.
     /// Unit: tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_tokens: Option<usize>,

@@ -193,6 +193,25 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// A directory holds no prepared data.
+    #[error(
+        "{}: holds no prepared data; `tern data prepare` makes them, and --data names another directory",
+        path.display()
+    )]
+    Unprepared {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A run was trained on the tokens that are there.
+    #[error(
+        "{}: holds the tokens that a run was trained on, and text or settings would give others now; choose another --out, \
+         or go on with the run by --resume and --out alone",
+        path.display()
+    )]
+    Taken {
+        /// The directory.
+        path: PathBuf,
+    },
     /// `data.json` of a prepared directory cannot be read.
     #[error("{}: {source}", path.display())]
     Summary {

@@ -69,11 +69,27 @@ pub fn prepare(
     hub: &Hub,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Prepared> {
-    prepare_at(Pace::default(), config, base, out, hub, progress)
+    prepare_at(Pace::default(), true, config, base, out, hub, progress)
+}
+
+/// As [`prepare`], where a run was trained on the tokens in `out`: they are not replaced by others.
+///
+/// # Errors
+///
+/// As [`prepare`]; [`Error::Taken`].
+pub fn prepare_same(
+    config: &DataConfig,
+    base: &Path,
+    out: &Path,
+    hub: &Hub,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Prepared> {
+    prepare_at(Pace::default(), false, config, base, out, hub, progress)
 }
 
 fn prepare_at(
     pace: Pace,
+    may_replace: bool,
     config: &DataConfig,
     base: &Path,
     out: &Path,
@@ -85,11 +101,14 @@ fn prepare_at(
     let inputs = preparation.records(progress)?;
     let settings = settings(config);
     let sha256 = identity(&settings, &inputs);
-    if let Ok(prepared) = Prepared::open(out)
-        && prepared.summary.sha256 == sha256
-    {
-        tracing::debug!(directory = %out.display(), sha256, "the data are there already");
-        return Ok(prepared);
+    if let Ok(prepared) = Prepared::open(out) {
+        if prepared.summary.sha256 == sha256 {
+            tracing::debug!(directory = %out.display(), sha256, "the data are there already");
+            return Ok(prepared);
+        }
+        if !may_replace {
+            return Err(Error::Taken { path: out.into() });
+        }
     }
     tracing::debug!(directory = %out.display(), sha256, "preparing the data");
     std::fs::create_dir_all(out).map_err(Error::io(out))?;

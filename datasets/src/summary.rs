@@ -117,6 +117,9 @@ impl Summary {
     /// A file that cannot be read, is another version's or no record.
     pub fn read(directory: &Path) -> Result<Self> {
         let path = &directory.join(SUMMARY);
+        if !path.exists() {
+            return Err(Error::Unprepared { path: directory.to_owned() });
+        }
         const MOST_BYTES: u64 = 64 << 20;
         let fault = |source| Error::Summary { path: path.to_owned(), source };
         let (file, _) = open_regular(path)?;

@@ -269,16 +269,16 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
 /// [`Error::NoCheckpoint`] where none is.
 pub fn latest(checkpoints: &Path, skipped: &mut dyn FnMut(&Error)) -> Result<Checkpoint> {
     let all = list(checkpoints)?;
+    let mut detail = String::new();
     for (_, path) in all.iter().rev() {
         match read(path) {
             Ok(checkpoint) => return Ok(checkpoint),
-            Err(error) => skipped(&error),
+            Err(error) => {
+                skipped(&error);
+                detail = format!(": none of the {} there is whole; {error}", all.len());
+            }
         }
     }
-    let detail = match all.len() {
-        0 => String::new(),
-        n => format!(": none of the {n} there is whole"),
-    };
     Err(Error::NoCheckpoint { path: checkpoints.into(), detail })
 }
 
@@ -361,6 +361,10 @@ impl Checkpoint {
         if state.tokens != tokens {
             let rule =
                 format!("tokens is {}, must be {tokens} after step {}", state.tokens, state.step);
+            return Err(Error::Checkpoint { path: path.join(STATE), rule });
+        }
+        if state.seed != config.seed {
+            let rule = format!("seed is {}, must be {}", state.seed, config.seed);
             return Err(Error::Checkpoint { path: path.join(STATE), rule });
         }
         if state.data_sha256 != data_sha256 {

@@ -4,6 +4,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use tern_format::atomic::write_atomically;
+use tern_format::regular_file::open_regular;
 
 use crate::checkpoint;
 use crate::config::RunConfig;
@@ -102,6 +103,9 @@ impl RunDirectory {
     pub fn lock(&self) -> Result<RunLock> {
         std::fs::create_dir_all(&self.0).map_err(Error::io(&self.0))?;
         let path = self.0.join("lock");
+        if path.exists() {
+            open_regular(&path)?;
+        }
         let mut options = File::options();
         let file = options.write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(Error::io(&path))?;

@@ -18,6 +18,9 @@ use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::evaluation::mean_loss;
 
+/// The largest finite f16.
+const MOST_F16: f32 = 65_504.0;
+
 /// What a packed model holds besides its weights.
 pub struct Surroundings<'a> {
     /// The run's configuration.
@@ -98,6 +101,14 @@ pub fn pack(
         } else {
             // Gains are few and steer whole layers; the embedding is most of a small file.
             let dtype = if shape.len() == 1 { FloatType::F32 } else { FloatType::F16 };
+            let beyond = |v: &f32| dtype == FloatType::F16 && v.abs() > MOST_F16;
+            if let Some(place) = values.iter().position(beyond) {
+                let rule = format!(
+                    "entry {place} is {:e}, beyond what an embedding may be in a packed model ({MOST_F16}); nothing was exported",
+                    values[place]
+                );
+                return Err(Error::Projection { name, rule });
+            }
             Tensor::Float(FloatTensor::new(shape, dtype, values))
         };
         packed.insert(name, tensor);

@@ -2,10 +2,11 @@
 //! to the bit, and `timings.jsonl`, what depends on the machine.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tern_format::regular_file::open_regular;
 
 use crate::error::{Error, Result};
 
@@ -82,6 +83,9 @@ pub enum EventKind {
     Validation,
 }
 
+/// The longest line that a reader takes, in bytes; the longest that is written names every matrix of a model.
+pub const LONGEST_LINE: u64 = 64 << 20;
+
 /// A file of one JSON object a line, appended to.
 pub struct JsonLines {
     path: PathBuf,
@@ -99,15 +103,24 @@ impl JsonLines {
     /// Names the file and, for a line that is no object with a `step`, its number.
     pub fn open(path: &Path, step: u64) -> Result<Self> {
         let io = |e| Error::io(path)(e);
+        if path.exists() {
+            // A pipe or a device would have no end.
+            open_regular(path)?;
+        }
         let mut options = OpenOptions::new();
         let mut file =
             options.read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
-        let (mut kept, mut lines, mut last_step) = (0, 0, 0);
+        let (mut kept, mut lines, mut last_step, mut before) = (0, 0, 0, 0);
         let mut reader = BufReader::new(&mut file);
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
-            let length = reader.read_until(b'\n', &mut line).map_err(io)?;
+            let mut limited = reader.by_ref().take(LONGEST_LINE);
+            let length = limited.read_until(b'\n', &mut line).map_err(io)?;
+            if length as u64 == LONGEST_LINE {
+                let rule = format!("line {number} must be at most {LONGEST_LINE} bytes long");
+                return Err(Error::Checkpoint { path: path.into(), rule });
+            }
             if length == 0 || !line.ends_with(b"\n") {
                 break;
             }
@@ -119,16 +132,17 @@ impl JsonLines {
                 path: path.into(),
                 rule: format!("line {number} is no object with a step: {e}"),
             })?;
-            if found.step > step {
-                break;
-            }
-            if found.step < last_step {
-                let rule = format!("line {number} has step {} after {last_step}", found.step);
+            if found.step < before {
+                let rule = format!("line {number} has step {} after {before}", found.step);
                 return Err(Error::Checkpoint { path: path.into(), rule });
             }
-            last_step = found.step;
-            lines += 1;
-            kept += length as u64;
+            before = found.step;
+            // Lines that will be cut are looked at too: a step out of order must not cost the lines behind it.
+            if found.step <= step {
+                last_step = found.step;
+                lines += 1;
+                kept += length as u64;
+            }
         }
         file.set_len(kept).map_err(io)?;
         file.seek(SeekFrom::Start(kept)).map_err(io)?;
@@ -180,6 +194,17 @@ mod tests {
         JsonLines::open(&path, 2).unwrap().write(&serde_json::json!({"step": 3})).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n");
+    }
+
+    #[test]
+    fn a_step_out_of_order_costs_no_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metrics.jsonl");
+        let text = "{\"step\":1}\n{\"step\":99}\n{\"step\":3}\n";
+        std::fs::write(&path, text).unwrap();
+        let error = JsonLines::open(&path, 3).err().unwrap().to_string();
+        assert!(error.contains("line 3 has step 3 after 99"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     }
 
     #[test]

@@ -111,6 +111,7 @@ fn collect(name: &str, schema: &Value, required: bool, all: &mut Vec<Key>) {
         }
         return;
     }
+    let tables = schema["items"]["properties"].is_object();
     let text = |key: &str| schema[key].as_str().map(ToOwned::to_owned);
     all.push(Key {
         name: name.into(),
@@ -123,6 +124,10 @@ fn collect(name: &str, schema: &Value, required: bool, all: &mut Vec<Key>) {
         words: words(schema),
         meaning: text("description").unwrap_or_default(),
     });
+    if tables {
+        // The keys of `[[data.sources]]`, each of its tables has them.
+        collect(&format!("{name}[]"), &schema["items"], true, all);
+    }
 }
 
 /// The type in a reader's words.
@@ -136,6 +141,7 @@ fn kind(schema: &Value) -> String {
         Some("number") => "number".into(),
         Some("boolean") => "true or false".into(),
         Some("string") => "text".into(),
+        Some("array") if schema["items"]["properties"].is_object() => "list of tables".into(),
         Some("array") => match schema["minItems"].as_u64() {
             Some(n) => format!("list of {n} {}s", kind(&schema["items"])),
             None => format!("list of {}", kind(&schema["items"])),
@@ -213,7 +219,9 @@ mod tests {
                 unset.push(key.name);
             }
         }
-        assert_eq!(required, ["model.architecture", "data.seq_len", "data.micro_batch"]);
+        let expected =
+            ["model.architecture", "data.seq_len", "data.micro_batch", "data.sources[].name"];
+        assert_eq!(required, expected);
         assert!(unset.contains(&"data.valid".into()), "{unset:?}");
     }
 
@@ -238,7 +246,8 @@ mod tests {
         let parse = |text: String| RunConfig::parse(STORIES, Path::new("run.toml"), &[text]);
         let schema = schema();
         let mut tried = 0;
-        for key in keys() {
+        // A key of a list of tables is no override; the same keys of `[data]` are tried.
+        for key in keys().into_iter().filter(|key| !key.name.contains('[')) {
             let pointer = format!("/properties/{}", key.name.replace('.', "/properties/"));
             let bound = |name: &str| schema.pointer(&pointer).unwrap()[name].as_f64();
             let whole = key.kind == "whole number";

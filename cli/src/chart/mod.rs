@@ -100,7 +100,7 @@ impl Chart {
         let mut svg = String::new();
         let size = (size.0 * scale, size.1 * scale);
         let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        self.draw(&root, scale).map_err(|error| anyhow!("cannot draw the chart: {error}"))?;
+        self.draw(&root, scale, true).map_err(|error| anyhow!("cannot draw the chart: {error}"))?;
         drop(root);
         Ok(svg)
     }
@@ -114,7 +114,8 @@ impl Chart {
         let (width, height) = (size.0 * scale, size.1 * scale);
         let mut pixels = vec![0; width as usize * height as usize * 3];
         let root = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
-        self.draw(&root, scale).map_err(|error| anyhow!("cannot draw the chart: {error}"))?;
+        self.draw(&root, scale, false)
+            .map_err(|error| anyhow!("cannot draw the chart: {error}"))?;
         drop(root);
         let mut file = Vec::new();
         let mut encoder = png::Encoder::new(&mut file, width, height);
@@ -135,10 +136,13 @@ impl Chart {
             .filter(move |&(x, y)| shows(self.log_x, x) && shows(self.log_y, y))
     }
 
+    /// Draws everything. Where lines are not `joined` each of their segments stands by itself: the bitmap backend joins
+    /// those of a thick line in spikes that reach far beyond its points.
     fn draw<DB: DrawingBackend>(
         &self,
         root: &DrawingArea<DB, Shift>,
         scale: u32,
+        joined: bool,
     ) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
         // The font is part of the program, so that registering it cannot fail.
         let _ = register_font(FAMILY, FontStyle::Normal, FONT);
@@ -187,7 +191,12 @@ impl Chart {
                 let dot = |&point: &Point| Circle::new(point, 3 * scale, series.color.filled());
                 chart.draw_series(points.iter().map(dot))?;
             }
-            let drawn = chart.draw_series(LineSeries::new(points, style))?;
+            let segment = |pair: &[Point]| PathElement::new(pair.to_vec(), style);
+            let drawn = if joined {
+                chart.draw_series(LineSeries::new(points, style))?
+            } else {
+                chart.draw_series(points.windows(2).map(segment))?
+            };
             if let Some(label) = &series.label {
                 let dot = if series.mark == Mark::Dotted { 3 * scale } else { 0 };
                 let color = series.color;

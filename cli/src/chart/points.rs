@@ -3,12 +3,12 @@
 /// `(x, y)`
 pub(crate) type Point = (f64, f64);
 
-/// The mean of each point and the `window - 1` before it.
+/// The mean of each point and half of `window` on either side of it.
 pub(crate) fn smooth(points: &[Point], window: usize) -> Vec<Point> {
-    let window = window.max(1);
+    let half = window / 2;
     (0..points.len())
         .map(|i| {
-            let part = &points[(i + 1).saturating_sub(window)..=i];
+            let part = &points[i.saturating_sub(half)..(i + half + 1).min(points.len())];
             (points[i].0, part.iter().map(|point| point.1).sum::<f64>() / part.len() as f64)
         })
         .collect()
@@ -39,9 +39,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn smoothing_averages_what_came_before() {
+    fn smoothing_averages_what_is_around() {
         let points = [(1.0, 4.0), (2.0, 2.0), (3.0, 0.0)];
-        assert_eq!(smooth(&points, 2), [(1.0, 4.0), (2.0, 3.0), (3.0, 1.0)]);
+        assert_eq!(smooth(&points, 3), [(1.0, 3.0), (2.0, 2.0), (3.0, 1.0)]);
         assert_eq!(smooth(&points, 1), points);
         assert_eq!(smooth(&points, 0), points);
         assert_eq!(smooth(&[], 5), []);

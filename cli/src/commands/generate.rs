@@ -10,6 +10,7 @@ use tern_infer::Model;
 use tern_infer::generate::{Generator, Options, Output, StopReason};
 
 use crate::Ending;
+use crate::commands::verify::packed_file;
 use crate::terminal::{STANDARD_OUTPUT, Terminal, thousands};
 
 /// Write text with a packed model.
@@ -21,7 +22,7 @@ use crate::terminal::{STANDARD_OUTPUT, Terminal, thousands};
   tern generate runs/quickstart/model.safetensors \"Once upon a time\" --seed 3
   tern generate model.safetensors --temperature 0 --max-tokens 50 --stop \"The end\"")]
 pub(crate) struct Arguments {
-    /// The packed model.
+    /// The packed model, or the directory of a run that has one.
     file: PathBuf,
     /// The text to go on from [default: the file's].
     prompt: Option<String>,
@@ -63,7 +64,7 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
-    let model = Model::open(&arguments.file)?;
+    let model = Model::open(&packed_file(&arguments.file))?;
     let generator = Generator::new(&model)?;
     tracing::debug!(file = %arguments.file.display(), "opened");
     let defaults = &model.metadata().generation;

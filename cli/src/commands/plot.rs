@@ -11,6 +11,7 @@ use tern_format::atomic::write_atomically;
 use crate::Ending;
 use crate::chart::{Chart, Mark, Point, Series, color, smooth};
 use crate::history::History;
+use crate::overwrite::refuse_to_replace;
 use crate::terminal::{Terminal, bytes};
 
 /// Pixels of an SVG; a PNG has twice as many each way.
@@ -37,7 +38,7 @@ pub(crate) struct Arguments {
     /// What to draw it over.
     #[arg(long, value_enum, default_value_t = Over::Step)]
     x: Over,
-    /// Draw means of so many points; 1 draws every point as it is [default: a hundredth of the longest run].
+    /// Draw means over so many points, half on either side; 1 draws every point as it is [default: a hundredth of the longest run].
     #[arg(long, value_name = "POINTS", value_parser = clap::value_parser!(u32).range(1..))]
     smooth: Option<u32>,
     /// A logarithmic vertical axis.
@@ -251,6 +252,11 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         Kind::Svg => chart.svg(SIZE, 1)?.into_bytes(),
         Kind::Png => chart.png(SIZE, 2)?,
     };
+    let (beginning, what) = match kind {
+        Kind::Svg => (&b"<svg"[..], "SVG picture"),
+        Kind::Png => (&b"\x89PNG"[..], "PNG picture"),
+    };
+    refuse_to_replace(&out, beginning, what)?;
     write_atomically(&out, |target| target.write_all(&file))?;
     let text = format!("{} ({})\n", out.display(), bytes(file.len() as u64));
     terminal.result(&Report { out, metric, bytes: file.len(), runs: drawn }, &text)?;

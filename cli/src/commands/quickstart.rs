@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 use tern_datasets::stories::{Split, stories};
 use tern_infer::Model;
@@ -68,7 +68,9 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     let directory = RunDirectory::new(&arguments.out);
     // Before the data are made: another run in this directory is refused at once.
     let resume = directory.has_run();
-    directory.check(&config, resume)?;
+    directory
+        .check(&config, resume)
+        .context("repeat the --steps of the run that is there, or choose another --out")?;
     let _lock = directory.lock()?;
 
     let plan = Plan::new(&config);

@@ -9,6 +9,7 @@ use tern_infer::verify::Verdict;
 
 use crate::Ending;
 use crate::history::History;
+use crate::overwrite::refuse_to_replace;
 use crate::terminal::{Terminal, bytes};
 
 mod charts;
@@ -83,6 +84,8 @@ impl State {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
+    let out = arguments.out.clone().unwrap_or_else(|| arguments.run.join("report.html"));
+    refuse_to_replace(&out, b"<!doctype html>", "HTML page")?;
     let history = History::read(&arguments.run)?;
     for damage in &history.damage {
         terminal.warn(damage);
@@ -93,7 +96,6 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     }
     let page = Page::new(&history, state, arguments.log_x)?;
     let html = page.render()?;
-    let out = arguments.out.clone().unwrap_or_else(|| arguments.run.join("report.html"));
     write_atomically(&out, |file| file.write_all(html.as_bytes()))?;
     let text = format!("{} ({})\n", out.display(), bytes(html.len() as u64));
     let report = Report {

@@ -100,6 +100,11 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     if arguments.dry_run {
         return dry_run(&planned, arguments, terminal);
     }
+    anyhow::ensure!(
+        !RunDirectory::new(&out).has_run(),
+        "{}: holds a single run; choose another --out",
+        out.display()
+    );
     // Held to the end: two sweeps in one directory would prepare the same data at the same time.
     let _lock = RunDirectory::new(&out).lock()?;
     let interrupted = interruptions()?;
@@ -257,12 +262,18 @@ fn dry_run(planned: &[Planned], arguments: &Arguments, terminal: &Terminal) -> R
     let mut text = cost_table(&costs);
     let seconds: f64 =
         costs.iter().flat_map(|cost| &cost.rehearsal).map(|r| r.training_seconds).sum();
+    let able = costs.iter().filter(|cost| cost.error.is_none()).count();
     text.push_str(&format!(
-        "{} runs, about {} of training; validations, samples and the data come on top\n",
-        costs.len(),
+        "{able} runs, about {} of training; validations, samples and the data come on top\n",
         duration(seconds)
     ));
     terminal.result(&costs, &text)?;
+    anyhow::ensure!(
+        able == costs.len(),
+        "{} of {} runs cannot run",
+        costs.len() - able,
+        costs.len()
+    );
     Ok(Ending::Done)
 }
 

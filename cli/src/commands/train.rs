@@ -53,7 +53,8 @@ pub(crate) struct Arguments {
     /// Go on from the latest checkpoint in OUT.
     #[arg(long)]
     resume: bool,
-    /// Check configuration, data and device, time two micro-batches, and say what the run would cost; write nothing.
+    /// Check the configuration, that texts and device can be opened, time two micro-batches, and say what the run would
+    /// cost; texts are not read, nothing is written.
     #[arg(long)]
     dry_run: bool,
     /// Save and leave after this step; the schedule stays that of all steps.

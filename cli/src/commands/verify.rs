@@ -24,7 +24,7 @@ use crate::terminal::{Terminal, bytes, thousands};
   tern verify -v runs/quickstart/model.safetensors
   tern --json verify runs/quickstart/model.safetensors")]
 pub(crate) struct Arguments {
-    /// The packed model.
+    /// The packed model, or the directory of a run that has one.
     file: PathBuf,
     /// Let a file pass that carries no tokens to check the loss on, as an import does not.
     #[arg(long)]
@@ -32,15 +32,16 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
+    let file = &packed_file(&arguments.file);
     let report =
-        verify(&arguments.file).map_err(|error| match run_of_checkpoint(&arguments.file) {
+        verify(file).map_err(|error| match run_of_checkpoint(file) {
             Some(run) => anyhow!(
                 "{error}; this is a checkpoint, which holds latent weights: `tern export {}` makes the packed model",
                 run.display()
             ),
             None => error.into(),
         })?;
-    tracing::debug!(file = %arguments.file.display(), verdict = ?report.verdict, "verified");
+    tracing::debug!(file = %file.display(), verdict = ?report.verdict, "verified");
     let mut text = overview(&report);
     if terminal.is_verbose() {
         text.push_str(&format!("\n{}", table(&report)));
@@ -49,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     let unchecked = report.is_ternary() && report.loss == LossReport::Absent;
     let passes = report.passes() || unchecked && arguments.allow_unchecked_loss;
     if passes {
-        terminal.say(&format!("next: tern generate {}", arguments.file.display()));
+        terminal.say(&format!("next: tern generate {}", file.display()));
     } else if unchecked {
         terminal.say(
             "ternary, but the loss is not checked; --allow-unchecked-loss lets such a file pass",
@@ -81,6 +82,12 @@ pub(crate) fn word(verdict: Verdict) -> String {
         Ok(Value::String(word)) => word,
         _ => format!("{verdict:?}"),
     }
+}
+
+/// The file itself, or that of a run directory.
+pub(crate) fn packed_file(path: &Path) -> PathBuf {
+    let of_run = path.join("model.safetensors");
+    if path.is_dir() && of_run.exists() { of_run } else { path.into() }
 }
 
 /// The run that a file is a checkpoint of: `RUN/checkpoints/step-…/model.safetensors`.

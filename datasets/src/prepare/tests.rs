@@ -173,7 +173,12 @@ fn what_cannot_be_prepared_is_named() {
     let error = run(&config, directory.path()).unwrap_err().to_string();
     assert!(error.contains("bad.json: tokenizer.json: "), "{error}");
     assert!(!directory.path().join("out").join(SUMMARY).exists());
-    assert!(Prepared::open(directory.path()).unwrap_err().to_string().contains("data.json: "));
+    assert!(
+        Prepared::open(directory.path())
+            .unwrap_err()
+            .to_string()
+            .contains("holds no prepared data")
+    );
 }
 
 #[test]
@@ -271,7 +276,7 @@ fn whatever_ends_a_preparation_the_next_one_makes_the_same_bytes() {
     loop {
         let mut batches = 0;
         let run = catch_unwind(AssertUnwindSafe(|| {
-            prepare_at(pace, &config, directory.path(), &out, &hub(), &mut |progress| {
+            prepare_at(pace, true, &config, directory.path(), &out, &hub(), &mut |progress| {
                 if progress.stage == Stage::Encode {
                     batches += 1;
                     reached.push(progress.documents);
@@ -301,7 +306,7 @@ fn files_that_changed_meanwhile_begin_anew() {
     let stop =
         |progress: Progress| assert!(progress.documents < 30 || progress.stage != Stage::Encode);
     let run = AssertUnwindSafe(|| {
-        prepare_at(pace, &config, directory.path(), &out, &hub(), &mut { stop })
+        prepare_at(pace, true, &config, directory.path(), &out, &hub(), &mut { stop })
     });
     assert!(catch_unwind(run).is_err());
     assert!(out.join("unfinished/progress.json").exists());

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tern_datasets::config::DataConfig;
 use tern_datasets::hub::Hub;
-use tern_datasets::prepare::{Prepared, Side, prepare};
+use tern_datasets::prepare::{Prepared, Side, prepare, prepare_same};
+use tern_train::checkpoint;
 use tern_train::config::RunConfig;
+use tern_train::directory::RunDirectory;
 
 use super::meter::Meter;
 use crate::commands::train::{default_directory, interruptions, parent};
@@ -61,6 +63,9 @@ fn prepare_from(
     terminal: &Terminal,
 ) -> Result<Prepared> {
     let mut meter = Meter::new(terminal);
+    let run = RunDirectory::new(out.parent().unwrap_or(Path::new("")));
+    let trained = run.data() == out && !checkpoint::list(&run.checkpoints())?.is_empty();
+    let prepare = if trained { prepare_same } else { prepare };
     let prepared = prepare(config, base, out, hub, &mut |progress| meter.show(progress));
     meter.finish();
     let prepared = prepared?;

@@ -146,7 +146,7 @@ impl Page {
             origin: origin(history, summary.as_ref()),
             sessions: sessions(history),
             checkpoints: checkpoints(history),
-            config: std::fs::read_to_string(history.directory.config()).ok(),
+            config: history.config.as_ref().map(|config| config.to_toml()),
             program: format!("tern {} (commit {})", env!("CARGO_PKG_VERSION"), env!("TERN_COMMIT")),
         })
     }

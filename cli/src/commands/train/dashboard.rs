@@ -23,7 +23,7 @@ use tern_train::weights::Weights;
 
 use super::Session;
 use super::screen;
-use super::view::{Stretch, View, validation_line};
+use super::view::{Stretch, View, sample_lines, validation_line};
 use crate::history::{History, Sample};
 use crate::terminal::{Terminal, duration, thousands};
 
@@ -254,9 +254,8 @@ impl View for Dashboard<'_> {
         for line in &self.lines[unsaid..] {
             self.terminal.say(line);
         }
-        if let Some(Sample { prompt, text, .. }) = &self.sample {
-            let text = format!("  {prompt}{text}").replace('\n', "\n  ");
-            self.terminal.say(&console::style(text).for_stderr().cyan().to_string());
+        if let Some(sample) = &self.sample {
+            self.terminal.say(&sample_lines(sample));
         }
         let panic = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(message) = panic {

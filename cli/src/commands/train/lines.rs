@@ -8,7 +8,7 @@ use tern_train::evaluation::Validation;
 use tern_train::metrics::{Metrics, Timings};
 
 use super::screen;
-use super::view::{Stretch, View, validation_line};
+use super::view::{Stretch, View, sample_lines, validation_line};
 use crate::history::Sample;
 use crate::terminal::{Terminal, duration, thousands};
 
@@ -31,7 +31,7 @@ impl<'a> Lines<'a> {
         if live {
             screen::silence_control_characters();
         }
-        let bar = live.then(|| terminal.bar(0, "{bar:24.green} {pos}/{len}  {msg}"));
+        let bar = live.then(|| terminal.bar(0, "{bar:12.green} {pos}/{len}  {wide_msg}"));
         Self { terminal, bar, last_step: 0, last_line: None, val_loss: None }
     }
 
@@ -77,8 +77,7 @@ impl View for Lines<'_> {
     }
 
     fn sampled(&mut self, sample: &Sample) {
-        let text = format!("  {}{}", sample.prompt, sample.text).replace('\n', "\n  ");
-        self.line(&console::style(text).for_stderr().cyan().to_string());
+        self.line(&sample_lines(sample));
     }
 
     fn saved(&mut self, step: u64, path: &Path) {

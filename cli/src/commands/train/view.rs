@@ -12,7 +12,7 @@ use super::Session;
 use super::dashboard::Dashboard;
 use super::lines::Lines;
 use crate::history::Sample;
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, harmless};
 
 /// Columns and rows that the dashboard needs to show more than its frames.
 const DASHBOARD_SIZE: (u16, u16) = (100, 30);
@@ -20,7 +20,7 @@ const DASHBOARD_SIZE: (u16, u16) = (100, 30);
 /// How a run is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Show {
-    /// The dashboard on a terminal that is large enough, else the bar; plain lines where there is no terminal.
+    /// The dashboard on a terminal of 100 by 30 or more, else the bar; plain lines where there is no terminal.
     Auto,
     /// Plots and figures on the whole terminal; q asks whether to stop.
     Dashboard,
@@ -97,4 +97,12 @@ pub(super) fn validation_line(step: u64, validation: &Validation, best: bool) ->
         validation.bits_per_byte,
         if best { ", the best so far" } else { "" }
     )
+}
+
+/// A sample under a line that says what it is.
+pub(super) fn sample_lines(Sample { step, prompt, text }: &Sample) -> String {
+    let text = format!("{prompt}{text}");
+    let text = if text.trim().is_empty() { "(nothing)" } else { text.trim() };
+    let text = format!("  {}", harmless(text)).replace('\n', "\n  ");
+    format!("sample after step {step}:\n{}", console::style(text).for_stderr().cyan())
 }
