@@ -14,6 +14,8 @@ use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo};
 
+use tern_format::contain::contain;
+
 use crate::error::{Error, Result};
 use checksum::Checksum;
 
@@ -204,10 +206,17 @@ impl Hub {
             let begun = resumable(&part, stated.size() as u64)?;
             let report =
                 Report { name, bytes: 0, total_bytes: stated.size() as u64, sink: on_progress };
-            let outcome = repository.download_with_progress(path, report);
+            // The crate copies until the server ends, and knows no other way to stop it than a panic of the report.
+            let outcome = contain(|| repository.download_with_progress(path, report));
             let again = attempt < ATTEMPTS;
             match outcome {
-                Ok(pointer) => {
+                Err(fault) => {
+                    let fault = self.remove(name, &part, &part, fault);
+                    if begun == 0 || !again {
+                        return Err(fault);
+                    }
+                }
+                Ok(Ok(pointer)) => {
                     let fault = match fs::metadata(&blob).map_err(Error::io(&blob))?.len() {
                         size if size != stated.size() as u64 => {
                             Some(format!("must be {} bytes, is {size}", stated.size()))
@@ -223,11 +232,11 @@ impl Hub {
                         Some(fault) => drop(self.remove(name, &blob, &pointer, fault)),
                     }
                 }
-                Err(error) if again && may_pass(&error) => {
+                Ok(Err(error)) if again && may_pass(&error) => {
                     tracing::info!(name, attempt, %error, "the transfer broke off");
                     std::thread::sleep(self.pause * attempt);
                 }
-                Err(error) => return Err(refused(name.to_owned(), error)),
+                Ok(Err(error)) => return Err(refused(name.to_owned(), error)),
             }
             attempt += 1;
         }
@@ -326,6 +335,9 @@ struct Report<'a> {
     sink: &'a mut dyn FnMut(Transfer<'_>),
 }
 
+/// # Panics
+///
+/// Where more comes than was announced.
 impl Progress for Report<'_> {
     fn init(&mut self, size: usize, _: &str) {
         // Called again before a resumed transfer tells how much is there.
@@ -335,6 +347,7 @@ impl Progress for Report<'_> {
     fn update(&mut self, size: usize) {
         self.bytes += size as u64;
         let Self { name, bytes, total_bytes, .. } = *self;
+        assert!(bytes <= total_bytes, "must be {total_bytes} bytes, and more came");
         (self.sink)(Transfer { name, bytes, total_bytes });
     }
 

@@ -20,6 +20,8 @@ enum Conduct {
     TooLong,
     /// States a length that is too small, and sends so much.
     TooShort,
+    /// States the length, and sends without end.
+    Endless,
     /// Sends all whatever range is asked for.
     IgnoresRange,
     /// Answers with this status.
@@ -138,6 +140,15 @@ fn answer(
         Conduct::NoHash => "../../../escape".to_owned(),
         _ => sha256(&text),
     };
+    if conduct == Conduct::Endless && !probe {
+        write!(
+            stream,
+            "HTTP/1.1 206 Partial\r\nContent-Range: bytes {first}-{}/{stated}\r\nConnection: close\r\n\r\n",
+            stated - 1
+        )?;
+        // A gigabyte stands for all there is.
+        return (0..1000).try_for_each(|_| stream.write_all(&text));
+    }
     let body = if probe { &text[..1] } else { &text[first..stated.min(text.len())] };
     let promised = if probe { 1 } else { stated - first };
     write!(
@@ -159,6 +170,14 @@ fn answer(
 }
 
 const FILE: &str = "hf://datasets/o/n@v1/a.txt";
+
+#[test]
+fn a_transfer_without_end_is_broken_off() {
+    let server = Server::start(Conduct::Endless);
+    let message = server.refused(FILE);
+    assert!(message.contains("and more came"), "{message}");
+    assert!(server.blobs().is_empty(), "{:?}", server.blobs());
+}
 
 #[test]
 fn a_file_is_fetched_once_with_the_token_and_then_comes_from_the_cache() {
