@@ -22,6 +22,7 @@
 //! config           object: ModelConfig, every key
 //! tokenizer        the text of a tokenizer.json; absent where the tensor tokenizer.model is present
 //! generation       object: GenerationDefaults
+//! data_sha256      the SHA-256 of all that follows the header, in hexadecimal; files without it are read too
 //! bos_token_id, eos_token_id, chat_template, provenance, check     each may be absent
 //! ```
 //!

@@ -15,6 +15,9 @@ const FORMAT: &str = "tern";
 /// Value of the key `encoding`.
 const T2: &str = "t2";
 
+/// Key of the SHA-256 of all that follows the header. Whoever damages a weight leaves a file that is a model still.
+pub(super) const DATA_SHA256: &str = "data_sha256";
+
 /// Name of the tensor that holds the bytes of a SentencePiece model.
 pub(super) const SENTENCEPIECE: &str = "tokenizer.model";
 

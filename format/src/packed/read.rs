@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::entries::SENTENCEPIECE;
+use super::entries::{DATA_SHA256, SENTENCEPIECE};
 use super::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor, may_be_ternary};
+use crate::checksum::sha256;
 use crate::config::ModelConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::regular_file::open_regular;
 use crate::safetensors::{Contents, Dtype, Header, Place, View};
 use crate::t2;
@@ -23,9 +24,11 @@ impl PackedModel {
         let (mut file, size_bytes) = open_regular(path)?;
         let mut read = || {
             let mut header = Header::read(&mut file, size_bytes)?;
+            let expected = header.metadata.remove(DATA_SHA256);
             let metadata = check(&mut header)?;
             let data = header.read_data(&mut file)?;
-            load(metadata, header.contents(&data)?)
+            let model = load(metadata, header.contents(&data)?)?;
+            check_data(expected, &data).map(|()| model)
         };
         read().map_err(|error: Error| error.in_file(path))
     }
@@ -37,9 +40,25 @@ impl PackedModel {
     /// The first thing that breaks a rule, with the tensor or the key and the value found.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let (mut header, data) = Header::split(bytes)?;
+        let expected = header.metadata.remove(DATA_SHA256);
         let metadata = check(&mut header)?;
-        load(metadata, header.contents(data)?)
+        let model = load(metadata, header.contents(data)?)?;
+        check_data(expected, data).map(|()| model)
     }
+}
+
+/// Holds the data to their checksum, where the file has one. What breaks a rule by itself has been named before.
+fn check_data(expected: Option<String>, data: &[u8]) -> Result<()> {
+    let Some(expected) = expected else { return Ok(()) };
+    let found = sha256(data);
+    if expected == found {
+        return Ok(());
+    }
+    let rule = format!(
+        "must be {found} for the tensors in the file, is {}: it was changed or damaged",
+        quoted(&expected)
+    );
+    Err(Error::Metadata { key: DATA_SHA256.into(), rule })
 }
 
 /// Checks all but the data, and takes the metadata out. The bytes of a SentencePiece model, which are data, are still

@@ -101,6 +101,28 @@ fn a_model_comes_back_and_its_bytes_are_the_same_every_time() {
 }
 
 #[test]
+fn a_flipped_bit_of_the_data_is_found_wherever_it_is() {
+    let bytes = model().to_bytes().unwrap();
+    let (_, data) = parts(&bytes);
+    for place in 0..data.len() {
+        let message = refusal(|_, data| data[place] ^= 1);
+        assert!(!message.is_empty(), "byte {place}");
+    }
+    // Of a trit that stays a trit, only the checksum knows.
+    let (header, _) = parts(&bytes);
+    let trit = begin(&header, "model.layers.0.self_attn.q_proj.weight");
+    let changed = |data: &mut Vec<u8>| {
+        data[trit] = if data[trit] & 3 == 1 { data[trit] + 1 } else { data[trit] & !3 | 1 }
+    };
+    let message = refusal(|_, data| changed(data));
+    assert!(message.contains("data_sha256") && message.contains("changed or damaged"), "{message}");
+    // A file of before has no checksum, and is read.
+    let (mut header, data) = parts(&bytes);
+    header["__metadata__"].as_object_mut().unwrap().remove("data_sha256");
+    assert!(PackedModel::from_bytes(&file(&header, &data)).is_ok());
+}
+
+#[test]
 fn a_model_that_says_no_more_than_it_must_comes_back() {
     let mut model = model();
     model.metadata = Metadata::new(config(), TokenizerSource::SentencePiece(vec![0, 255, 10]));

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
-use super::entries::SENTENCEPIECE;
+use sha2::{Digest, Sha256};
+
+use super::entries::{DATA_SHA256, SENTENCEPIECE};
 use super::{PackedModel, Tensor};
 use crate::atomic::write_atomically;
+use crate::checksum::hex;
 use crate::error::Result;
 use crate::safetensors::{Data, Entry, Layout};
 use crate::t2;
@@ -61,7 +64,11 @@ impl PackedModel {
                 }
             }
         }
-        Layout::new(&self.metadata.to_entries(), entries)
+        let mut metadata = self.metadata.to_entries();
+        let mut hash = Sha256::new();
+        Layout::new(&metadata, entries.clone())?.write_data(&mut hash)?;
+        metadata.insert(DATA_SHA256.into(), hex(&hash.finalize()));
+        Layout::new(&metadata, entries)
     }
 }
 
