@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tern_format::atomic::write_atomically;
-use tern_format::checksum::sha256_file;
+use tern_format::checksum::{sha256_file, sha256_file_with};
 use tern_format::tokenizer::Tokenizer;
 
 use crate::config::{Corpus, DataConfig, Place, Separator, SourceConfig};
@@ -14,7 +14,7 @@ use crate::hub::{Hub, Transfer};
 use crate::input::{Content, Cursor, Input, Stream};
 use crate::split::{fraction, is_validation};
 use crate::stories::Split;
-use crate::summary::{InputRecord, VERSION, hash_file, hash_stories, identity, settings};
+use crate::summary::{InputRecord, VERSION, hash_stories, identity, settings};
 use crate::token_file::{Header, TokenFileWriter};
 use crate::tokenizer_training::train_tokenizer;
 use crate::unfinished::{Saved, Unfinished};
@@ -53,6 +53,15 @@ pub enum Stage {
     Encode,
 }
 
+/// What happens to other tokens that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Other {
+    /// New ones take their place.
+    Replace,
+    /// They stay, because a run was trained on them, and nothing is prepared.
+    Keep,
+}
+
 /// Makes a prepared directory of a `[data]` table, or opens the one that is there if it was made from the same settings
 /// and files. Relative paths start at `base`, the config's directory.
 ///
@@ -61,39 +70,26 @@ pub enum Stage {
 ///
 /// # Errors
 ///
-/// Whatever is wrong with the table, the texts or the tokenizer. A directory prepared before is then what it was.
+/// Whatever is wrong with the table, the texts or the tokenizer, and [`Error::Taken`]. A directory prepared before is
+/// then what it was.
 pub fn prepare(
     config: &DataConfig,
     base: &Path,
     out: &Path,
     hub: &Hub,
+    other: Other,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Prepared> {
-    prepare_at(Pace::default(), true, config, base, out, hub, progress)
-}
-
-/// As [`prepare`], where a run was trained on the tokens in `out`: they are not replaced by others.
-///
-/// # Errors
-///
-/// As [`prepare`]; [`Error::Taken`].
-pub fn prepare_same(
-    config: &DataConfig,
-    base: &Path,
-    out: &Path,
-    hub: &Hub,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Prepared> {
-    prepare_at(Pace::default(), false, config, base, out, hub, progress)
+    prepare_at(Pace::default(), config, base, out, hub, other, progress)
 }
 
 fn prepare_at(
     pace: Pace,
-    may_replace: bool,
     config: &DataConfig,
     base: &Path,
     out: &Path,
     hub: &Hub,
+    other: Other,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Prepared> {
     config.validate()?;
@@ -106,7 +102,7 @@ fn prepare_at(
             tracing::debug!(directory = %out.display(), sha256, "the data are there already");
             return Ok(prepared);
         }
-        if !may_replace {
+        if other == Other::Keep {
             return Err(Error::Taken { path: out.into() });
         }
     }
@@ -236,7 +232,7 @@ impl<'a> Preparation<'a> {
         let mut at = self.at(Stage::Check);
         progress(at);
         let mut hash = |source: &str, role: &str, name: &str, path: &Path| -> Result<InputRecord> {
-            let (sha256, bytes) = hash_file(path, &mut |bytes| {
+            let (sha256, bytes) = sha256_file_with(path, &mut |bytes| {
                 at.bytes += bytes;
                 progress(at);
             })?;

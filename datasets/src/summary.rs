@@ -1,6 +1,6 @@
 //! The record `data.json` of a prepared directory: from what, by which settings, how much.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -182,24 +182,6 @@ pub(crate) fn identity(settings: &serde_json::Value, inputs: &[InputRecord]) -> 
         hash.update(format!("\n{} {} {}", input.source, input.role, input.sha256));
     }
     hex(&hash.finalize())
-}
-
-/// The SHA-256 of a file and its length, told of while it is read.
-pub(crate) fn hash_file(path: &Path, on_bytes: &mut dyn FnMut(u64)) -> Result<(String, u64)> {
-    const PIECE: usize = 1 << 20;
-    let (mut file, _) = open_regular(path)?;
-    let mut hash = Sha256::new();
-    let mut piece = vec![0; PIECE];
-    let mut bytes = 0;
-    loop {
-        let read = file.read(&mut piece).map_err(Error::io(path))?;
-        if read == 0 {
-            return Ok((hex(&hash.finalize()), bytes));
-        }
-        hash.write_all(&piece[..read]).map_err(Error::io(path))?;
-        bytes += read as u64;
-        on_bytes(read as u64);
-    }
 }
 
 /// The generator is known by its first stories: another version of it gives others.

@@ -24,6 +24,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tern_format::checksum::hex;
 use tern_format::tokenizer::Tokenizer;
 use tern_kernels::mapped_file::MappedFile;
 
@@ -207,10 +208,7 @@ impl TokenFile {
             Err(Error::TokenFile { path: path.to_owned(), place: place.to_owned(), rule })
         };
         if file.header.vocab_hash != tokenizer.hash() {
-            let hex = |hash: [u8; 32]| {
-                hash[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-            };
-            let (theirs, ours) = (hex(file.header.vocab_hash), hex(tokenizer.hash()));
+            let (theirs, ours) = (hex(&file.header.vocab_hash[..4]), hex(&tokenizer.hash()[..4]));
             let rule =
                 format!("must be the tokenizer's {ours}…, is {theirs}…: prepare the data again");
             return refuse("vocabulary hash", rule);

@@ -3,11 +3,12 @@
 //! It holds the tokenizer, the token files as they grow, and `progress.json`, which says how much of them counts. When
 //! all is encoded the record `data.json` is written there too, and from then on only names move.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tern_format::atomic::{sync_directory, write_atomically};
+use tern_format::lock::Lock;
 
 use crate::error::{Error, Result};
 use crate::input::Cursor;
@@ -21,7 +22,7 @@ const PROGRESS: &str = "progress.json";
 #[derive(Debug)]
 pub(crate) struct Unfinished {
     directory: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// How far a preparation has come.
@@ -67,13 +68,9 @@ impl Unfinished {
     pub(crate) fn open(out: &Path) -> Result<Self> {
         let directory = out.join(NAME);
         fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
-        let path = directory.join(LOCK);
-        let lock = File::options().write(true).create(true).truncate(false).open(&path);
-        let lock = lock.map_err(Error::io(&path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { directory, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(Error::Locked { path: out.to_owned() }),
-            Err(TryLockError::Error(error)) => Err(Error::io(&path)(error)),
+        match Lock::take(&directory.join(LOCK))? {
+            Some(lock) => Ok(Self { directory, _lock: lock }),
+            None => Err(Error::Locked { path: out.to_owned() }),
         }
     }
 

@@ -1,5 +1,6 @@
 //! SHA-256 in hexadecimal, as records and reports show it.
 
+use std::io::Read;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -23,11 +24,30 @@ pub fn sha256(bytes: &[u8]) -> String {
 ///
 /// As [`open_regular`]; and what the system says, with the path.
 pub fn sha256_file(path: &Path) -> Result<(String, u64)> {
+    sha256_file_with(path, &mut |_| ())
+}
+
+/// As [`sha256_file`]; `on_bytes` is told the length of each piece.
+///
+/// # Errors
+///
+/// As [`sha256_file`].
+pub fn sha256_file_with(path: &Path, on_bytes: &mut dyn FnMut(u64)) -> Result<(String, u64)> {
+    const PIECE: usize = 1 << 20;
     let (mut file, _) = open_regular(path)?;
     let mut hash = Sha256::new();
-    let bytes = std::io::copy(&mut file, &mut hash)
-        .map_err(|error| crate::Error::from(error).in_file(path))?;
-    Ok((hex(&hash.finalize()), bytes))
+    let mut piece = vec![0; PIECE];
+    let mut bytes = 0;
+    loop {
+        let read =
+            file.read(&mut piece).map_err(|error| crate::Error::from(error).in_file(path))?;
+        if read == 0 {
+            return Ok((hex(&hash.finalize()), bytes));
+        }
+        hash.update(&piece[..read]);
+        bytes += read as u64;
+        on_bytes(read as u64);
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! Where a run keeps what it writes.
 
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use tern_format::atomic::write_atomically;
-use tern_format::regular_file::open_regular;
+use tern_format::lock::Lock;
 
 use crate::checkpoint;
 use crate::config::RunConfig;
@@ -27,12 +26,6 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, Debug)]
 pub struct RunDirectory(PathBuf);
-
-/// A run directory that no other process may train in.
-#[derive(Debug)]
-pub struct RunLock {
-    _file: File,
-}
 
 impl RunDirectory {
     /// A directory that need not exist yet.
@@ -100,20 +93,10 @@ impl RunDirectory {
     /// # Errors
     ///
     /// [`Error::Locked`] if another process has it, and whatever stops the directory from being made.
-    pub fn lock(&self) -> Result<RunLock> {
+    pub fn lock(&self) -> Result<Lock> {
         std::fs::create_dir_all(&self.0).map_err(Error::io(&self.0))?;
-        let path = self.0.join("lock");
-        if path.exists() {
-            open_regular(&path)?;
-        }
-        let mut options = File::options();
-        let file = options.write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(Error::io(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(RunLock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::Locked { path: self.0.clone() }),
-            Err(TryLockError::Error(error)) => Err(Error::io(&path)(error)),
-        }
+        let lock = Lock::take(&self.0.join("lock"))?;
+        lock.ok_or_else(|| Error::Locked { path: self.0.clone() })
     }
 
     /// Whether a run has begun here: a configuration is saved, and a step was taken or a checkpoint written. What was

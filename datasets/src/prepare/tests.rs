@@ -25,7 +25,7 @@ fn corpus(stories: usize) -> String {
 }
 
 fn run(config: &DataConfig, base: &Path) -> Result<Prepared> {
-    prepare(config, base, &base.join("out"), &hub(), &mut |_| ())
+    prepare(config, base, &base.join("out"), &hub(), Other::Replace, &mut |_| ())
 }
 
 fn hub() -> Hub {
@@ -46,7 +46,7 @@ fn a_hash_splits_whatever_the_order_and_nothing_is_lost() {
     let config = config("train = [\"a.txt\"]\nvalid_fraction = 0.1\n");
     let mut stages = Vec::new();
     let out = directory.path().join("out");
-    let first = prepare(&config, directory.path(), &out, &hub(), &mut |progress| {
+    let first = prepare(&config, directory.path(), &out, &hub(), Other::Replace, &mut |progress| {
         stages.push(progress.stage)
     })
     .unwrap();
@@ -267,7 +267,7 @@ fn whatever_ends_a_preparation_the_next_one_makes_the_same_bytes() {
     write_mixture(directory.path());
     let config = config(MIXTURE);
     let whole = directory.path().join("whole");
-    prepare(&config, directory.path(), &whole, &hub(), &mut |_| ()).unwrap();
+    prepare(&config, directory.path(), &whole, &hub(), Other::Replace, &mut |_| ()).unwrap();
 
     let out = directory.path().join("out");
     let pace = Pace { batch_bytes: 700, save_every: Duration::ZERO };
@@ -276,13 +276,21 @@ fn whatever_ends_a_preparation_the_next_one_makes_the_same_bytes() {
     loop {
         let mut batches = 0;
         let run = catch_unwind(AssertUnwindSafe(|| {
-            prepare_at(pace, true, &config, directory.path(), &out, &hub(), &mut |progress| {
-                if progress.stage == Stage::Encode {
-                    batches += 1;
-                    reached.push(progress.documents);
-                    assert!(batches < 4, "the process ends here");
-                }
-            })
+            prepare_at(
+                pace,
+                &config,
+                directory.path(),
+                &out,
+                &hub(),
+                Other::Replace,
+                &mut |progress| {
+                    if progress.stage == Stage::Encode {
+                        batches += 1;
+                        reached.push(progress.documents);
+                        assert!(batches < 4, "the process ends here");
+                    }
+                },
+            )
         }));
         runs += 1;
         match run {
@@ -306,14 +314,14 @@ fn files_that_changed_meanwhile_begin_anew() {
     let stop =
         |progress: Progress| assert!(progress.documents < 30 || progress.stage != Stage::Encode);
     let run = AssertUnwindSafe(|| {
-        prepare_at(pace, true, &config, directory.path(), &out, &hub(), &mut { stop })
+        prepare_at(pace, &config, directory.path(), &out, &hub(), Other::Replace, &mut { stop })
     });
     assert!(catch_unwind(run).is_err());
     assert!(out.join("unfinished/progress.json").exists());
     std::fs::write(directory.path().join("a.txt"), corpus(151)).unwrap();
-    prepare(&config, directory.path(), &out, &hub(), &mut |_| ()).unwrap();
+    prepare(&config, directory.path(), &out, &hub(), Other::Replace, &mut |_| ()).unwrap();
     let whole = directory.path().join("whole");
-    prepare(&config, directory.path(), &whole, &hub(), &mut |_| ()).unwrap();
+    prepare(&config, directory.path(), &whole, &hub(), Other::Replace, &mut |_| ()).unwrap();
     assert_eq!(bytes(&out), bytes(&whole));
 }
 
@@ -323,7 +331,8 @@ fn publishing_goes_on_wherever_it_was_ended() {
     write_mixture(directory.path());
     let config = config(MIXTURE);
     let whole = directory.path().join("whole");
-    let prepared = prepare(&config, directory.path(), &whole, &hub(), &mut |_| ()).unwrap();
+    let prepared =
+        prepare(&config, directory.path(), &whole, &hub(), Other::Replace, &mut |_| ()).unwrap();
     let files = bytes(&whole);
     for moved in 0..=files.len() {
         let out = directory.path().join(format!("out{moved}"));
@@ -337,7 +346,11 @@ fn publishing_goes_on_wherever_it_was_ended() {
             std::fs::rename(unfinished.path(name), out.join(name)).unwrap();
         }
         drop(unfinished);
-        assert!(!prepare(&config, directory.path(), &out, &hub(), &mut |_| ()).unwrap().reused);
+        assert!(
+            !prepare(&config, directory.path(), &out, &hub(), Other::Replace, &mut |_| ())
+                .unwrap()
+                .reused
+        );
         assert_eq!(bytes(&out), files);
     }
 }

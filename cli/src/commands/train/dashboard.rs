@@ -102,13 +102,16 @@ impl<'a> Dashboard<'a> {
         })
     }
 
-    /// Tells the renderer something. After *Kill* it panics then; the run unwinds from here, without another word.
+    /// Tells the renderer something. After *Kill* it panics then, and the run unwinds from here, without another word;
+    /// also where there is no terminal any more, and then the run goes on without it.
     fn tell(&mut self, something: impl FnOnce(&mut TuiMetricsRendererWrapper)) {
         let Some(renderer) = &mut self.renderer else { return };
         if catch_unwind(AssertUnwindSafe(|| something(renderer))).is_err() {
             // Its thread is gone, and dropping it would panic again.
             std::mem::forget(self.renderer.take());
-            resume_unwind(Box::new(Killed));
+            if !screen::is_gone() {
+                resume_unwind(Box::new(Killed));
+            }
         }
     }
 

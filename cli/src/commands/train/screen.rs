@@ -1,14 +1,20 @@
 //! The terminal while something lives on it, and how it is given back whatever happens.
 
 #[cfg(unix)]
-use std::fs::File;
+mod relay;
+#[cfg(not(unix))]
+mod relay {
+    pub(super) fn start() -> std::io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn stop() {}
+}
+
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(unix)]
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-#[cfg(unix)]
-use std::time::Instant;
 
 use crossterm::cursor::Show;
 use crossterm::event::DisableMouseCapture;
@@ -17,9 +23,6 @@ use crossterm::terminal::{LeaveAlternateScreen, disable_raw_mode, enable_raw_mod
 
 /// Whether the whole terminal is taken.
 static TAKEN: AtomicBool = AtomicBool::new(false);
-
-/// Whether the terminal went away while it was taken.
-static GONE: AtomicBool = AtomicBool::new(false);
 
 /// Switches the terminal to raw mode, in which Ctrl-C still is a signal: the dashboard reads no such key.
 ///
@@ -31,7 +34,7 @@ static GONE: AtomicBool = AtomicBool::new(false);
 pub(super) fn take() -> io::Result<()> {
     enable_raw_mode()?;
     TAKEN.store(true, Ordering::SeqCst);
-    keep_interrupts().inspect_err(|_| give_back())
+    keep_interrupts().and_then(|()| relay::start()).inspect_err(|_| give_back())
 }
 
 #[cfg(unix)]
@@ -91,6 +94,7 @@ pub(super) fn give_back() {
         // The terminal may be gone, and then there is nothing to give back.
         let _ = disable_raw_mode();
         let _ = execute!(io::stdout(), DisableMouseCapture, Show);
+        relay::stop();
     }
 }
 
@@ -102,6 +106,7 @@ pub(super) fn abandon() -> ! {
     if TAKEN.load(Ordering::SeqCst) {
         let _ = disable_raw_mode();
         let _ = execute!(out, DisableMouseCapture, LeaveAlternateScreen, Show);
+        relay::stop();
     } else if err.is_terminal() {
         clear_line(&mut err);
         let _ = execute!(err, Show);
@@ -130,31 +135,16 @@ pub(super) fn announce_stop() {
     }
 }
 
-/// Watches for so long whether the terminal that the dashboard lives on is gone, as it is when its window was closed;
-/// then standard output and error lead nowhere, since the renderer would abort the program where it cannot write.
+/// Whether the terminal is gone, as it is when its window was closed.
 #[cfg(unix)]
-pub(super) fn survive_hangup(patience: Duration) {
-    use rustix::stdio::{dup2_stderr, dup2_stdout};
-    let began = Instant::now();
-    while TAKEN.load(Ordering::SeqCst) && began.elapsed() < patience {
-        if rustix::termios::tcgetattr(io::stdin()).is_err() {
-            if let Ok(nowhere) = File::options().write(true).open("/dev/null") {
-                let _ = dup2_stdout(&nowhere);
-                let _ = dup2_stderr(&nowhere);
-            }
-            GONE.store(true, Ordering::SeqCst);
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+pub(super) fn is_gone() -> bool {
+    use rustix::io::Errno;
+    matches!(rustix::termios::tcgetattr(io::stdin()), Err(Errno::IO))
 }
 
 #[cfg(not(unix))]
-pub(super) fn survive_hangup(_: Duration) {}
-
-/// Whether the terminal that the dashboard lived on is gone.
 pub(super) fn is_gone() -> bool {
-    GONE.load(Ordering::SeqCst)
+    false
 }
 
 /// Empties the line of the cursor.

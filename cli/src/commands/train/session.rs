@@ -33,7 +33,7 @@ pub(crate) struct Session {
     pub(crate) resume: bool,
 }
 
-/// A terminal that is closed sends its signal more than once: what follows sooner than this is no second wish.
+/// One key may send more than one signal: what follows sooner than this is no second wish.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// A text that lasts for fewer steps is tiny.
@@ -57,8 +57,8 @@ pub(crate) fn interruptions() -> Result<Arc<AtomicBool>> {
             None => {
                 first = Some(Instant::now());
                 screen::announce_stop();
-                screen::survive_hangup(SAME_SIGNAL);
             }
+            Some(_) if screen::is_gone() => {}
             Some(first) if first.elapsed() > SAME_SIGNAL => screen::abandon(),
             Some(_) => {}
         }
