@@ -84,6 +84,16 @@ pub enum Error {
         /// What the crate says.
         source: Box<hf_hub::api::sync::ApiError>,
     },
+    /// The hub says nothing.
+    #[error(
+        "{name}: the hub said nothing for {seconds} s; what has come so far is kept: try again later"
+    )]
+    HubSilent {
+        /// The file, or the address.
+        name: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// A file of the hub is not what the hub states.
     #[error("{name}: {rule}")]
     HubFile {

@@ -5,6 +5,7 @@
 
 mod address;
 mod checksum;
+mod patience;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,15 +15,16 @@ use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo};
 
-use tern_format::contain::contain;
-
 use crate::error::{Error, Result};
 use checksum::Checksum;
+use patience::{Ended, Tell, patiently};
 
 pub use address::Address;
 
 /// How often a transfer that breaks off is taken up again.
 const ATTEMPTS: u32 = 5;
+/// How long a server may say nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The hub as the environment names it.
 #[derive(Clone, Debug)]
@@ -33,6 +35,7 @@ pub struct Hub {
     offline: bool,
     /// Before the second attempt; later ones wait longer.
     pause: Duration,
+    patience: Duration,
 }
 
 /// A file of the hub on this machine.
@@ -74,6 +77,7 @@ impl Hub {
             offline: variable("HF_HUB_OFFLINE").is_some_and(|value| is_true(&value)),
             cache,
             pause: Duration::from_secs(1),
+            patience: PATIENCE,
         }
     }
 
@@ -90,7 +94,8 @@ impl Hub {
     /// # Errors
     ///
     /// A file, repository or revision that does not exist or asks for a token, a transfer that breaks off again and
-    /// again, a file that is not what the hub states (which is then removed), and, offline, one not in the cache.
+    /// again, a hub that says nothing for a minute, a file that is not what the hub states (which is then removed), and,
+    /// offline, one not in the cache.
     pub fn fetch(
         &self,
         address: &Address,
@@ -132,8 +137,8 @@ impl Hub {
 
     fn listed(&self, address: &Address) -> Result<Vec<String>> {
         let name = address.to_string();
-        let info =
-            self.repository(address)?.info().map_err(|error| refused(name.clone(), error))?;
+        let repository = self.repository(address)?;
+        let info = self.ask(&name, move || repository.info())?;
         let paths = info.siblings.into_iter().map(|file| file.rfilename);
         // The names become paths in the cache.
         paths
@@ -188,10 +193,8 @@ impl Hub {
     ) -> Result<PathBuf> {
         let wrong = |rule: &str| Error::HubFile { name: name.to_owned(), rule: rule.to_owned() };
         let repository = self.repository(address)?;
-        let stated = self
-            .api()?
-            .metadata(&repository.url(path))
-            .map_err(|error| refused(name.to_owned(), error))?;
+        let (api, url) = (self.api()?, repository.url(path));
+        let stated = self.ask(name, move || api.metadata(&url))?;
         // Both become names in the cache.
         let checksum = Checksum::parse(stated.etag()).ok_or_else(|| {
             wrong("the hub must state a SHA-256 or the hash of a git blob, and states neither")
@@ -204,19 +207,23 @@ impl Hub {
         let mut attempt = 1;
         loop {
             let begun = resumable(&part, stated.size() as u64)?;
-            let report =
-                Report { name, bytes: 0, total_bytes: stated.size() as u64, sink: on_progress };
-            // The crate copies until the server ends, and knows no other way to stop it than a panic of the report.
-            let outcome = contain(|| repository.download_with_progress(path, report));
             let again = attempt < ATTEMPTS;
-            match outcome {
-                Err(fault) => {
+            let total_bytes = stated.size() as u64;
+            let (repository, file) = (self.repository(address)?, path.to_owned());
+            let mut on_bytes =
+                |bytes, total_bytes| on_progress(Transfer { name, bytes, total_bytes });
+            match patiently(self.patience, &mut on_bytes, move |tell| {
+                repository.download_with_progress(&file, Report { bytes: 0, total_bytes, tell })
+            }) {
+                Ended::Silent => return Err(self.silent(name)),
+                // The crate copies until the server ends, and knows no other way to stop it than a panic of the report.
+                Ended::Panicked(fault) => {
                     let fault = self.remove(name, &part, &part, fault);
                     if begun == 0 || !again {
                         return Err(fault);
                     }
                 }
-                Ok(Ok(pointer)) => {
+                Ended::Well(Ok(pointer)) => {
                     let fault = match fs::metadata(&blob).map_err(Error::io(&blob))?.len() {
                         size if size != stated.size() as u64 => {
                             Some(format!("must be {} bytes, is {size}", stated.size()))
@@ -232,14 +239,31 @@ impl Hub {
                         Some(fault) => drop(self.remove(name, &blob, &pointer, fault)),
                     }
                 }
-                Ok(Err(error)) if again && may_pass(&error) => {
+                Ended::Well(Err(error)) if again && may_pass(&error) => {
                     tracing::info!(name, attempt, %error, "the transfer broke off");
                     std::thread::sleep(self.pause * attempt);
                 }
-                Ok(Err(error)) => return Err(refused(name.to_owned(), error)),
+                Ended::Well(Err(error)) => return Err(refused(name.to_owned(), error)),
             }
             attempt += 1;
         }
+    }
+
+    /// Asks the hub a question that has a short answer.
+    fn ask<T: Send + 'static>(
+        &self,
+        name: &str,
+        question: impl FnOnce() -> std::result::Result<T, ApiError> + Send + 'static,
+    ) -> Result<T> {
+        match patiently(self.patience, &mut |_, _| (), |_| question()) {
+            Ended::Well(answer) => answer.map_err(|error| refused(name.to_owned(), error)),
+            Ended::Panicked(rule) => Err(Error::HubFile { name: name.to_owned(), rule }),
+            Ended::Silent => Err(self.silent(name)),
+        }
+    }
+
+    fn silent(&self, name: &str) -> Error {
+        Error::HubSilent { name: name.to_owned(), seconds: self.patience.as_secs() }
     }
 
     /// Removes a file that is not what it should be, and says so.
@@ -327,18 +351,17 @@ fn hint(status: u16) -> &'static str {
     }
 }
 
-/// Tells of a transfer in the words of this crate.
-struct Report<'a> {
-    name: &'a str,
+/// Tells how far a transfer has come.
+struct Report {
     bytes: u64,
     total_bytes: u64,
-    sink: &'a mut dyn FnMut(Transfer<'_>),
+    tell: Tell,
 }
 
 /// # Panics
 ///
 /// Where more comes than was announced.
-impl Progress for Report<'_> {
+impl Progress for Report {
     fn init(&mut self, size: usize, _: &str) {
         // Called again before a resumed transfer tells how much is there.
         (self.bytes, self.total_bytes) = (0, size as u64);
@@ -346,9 +369,9 @@ impl Progress for Report<'_> {
 
     fn update(&mut self, size: usize) {
         self.bytes += size as u64;
-        let Self { name, bytes, total_bytes, .. } = *self;
+        let (bytes, total_bytes) = (self.bytes, self.total_bytes);
         assert!(bytes <= total_bytes, "must be {total_bytes} bytes, and more came");
-        (self.sink)(Transfer { name, bytes, total_bytes });
+        (self.tell)(bytes, total_bytes);
     }
 
     fn finish(&mut self) {}

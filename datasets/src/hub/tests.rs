@@ -24,6 +24,10 @@ enum Conduct {
     Endless,
     /// Sends all whatever range is asked for.
     IgnoresRange,
+    /// Sends half of a file, then nothing, and keeps the connection.
+    Stalls,
+    /// Never answers.
+    Silent,
     /// Answers with this status.
     Status(u16),
     /// States no checksum.
@@ -62,6 +66,11 @@ impl Server {
             token: Some("secret".to_owned()),
             offline: false,
             pause: Duration::from_millis(1),
+            patience: if matches!(conduct, Conduct::Stalls | Conduct::Silent) {
+                Duration::from_secs(1)
+            } else {
+                PATIENCE
+            },
         };
         Self { hub, requests, cache }
     }
@@ -107,6 +116,10 @@ fn answer(
     }
     let request = String::from_utf8(request).unwrap();
     log.lock().unwrap().push(request.clone());
+    if conduct == Conduct::Silent {
+        std::mem::forget(stream);
+        return Ok(());
+    }
     if let Conduct::Status(status) = conduct {
         return write!(
             stream,
@@ -164,6 +177,11 @@ fn answer(
     match conduct {
         Conduct::BreaksOff(times) if *transfers <= times => {
             stream.write_all(&body[..body.len() / 2])
+        }
+        Conduct::Stalls => {
+            stream.write_all(&body[..body.len() / 2])?;
+            std::mem::forget(stream);
+            Ok(())
         }
         _ => stream.write_all(body),
     }
@@ -226,6 +244,21 @@ fn a_transfer_that_breaks_off_goes_on_where_it_stood() {
     let half = text().len() / 2;
     assert_eq!((ranges.len(), ranges[0].as_str()), (3, "bytes=0-"));
     assert_eq!(ranges[1], format!("bytes={half}-"));
+}
+
+#[test]
+fn a_hub_that_says_nothing_is_not_waited_for_and_what_came_is_kept() {
+    let server = Server::start(Conduct::Stalls);
+    let message = server.refused(FILE);
+    assert!(message.starts_with(&format!("{FILE}: the hub said nothing for 1 s")), "{message}");
+    let kept = server.blobs();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(fs::read(&kept[0]).unwrap(), text()[..text().len() / 2]);
+    let server = Server::start(Conduct::Silent);
+    for address in [FILE, "hf://datasets/o/n/*.txt"] {
+        let message = server.refused(address);
+        assert!(message.contains("the hub said nothing for 1 s"), "{message}");
+    }
 }
 
 #[test]
