@@ -45,6 +45,8 @@ pub(crate) struct RunSession {
 /// Everything that a run has written, as far as it can be read.
 pub(crate) struct History {
     pub(crate) directory: RunDirectory,
+    /// Whether a process was training here.
+    pub(crate) is_running: bool,
     pub(crate) metrics: Vec<Metrics>,
     pub(crate) timings: Vec<Timings>,
     pub(crate) weights: Vec<Weights>,
@@ -77,6 +79,9 @@ impl History {
                 path.display()
             );
         }
+        // Before all else: a run that ends meanwhile was running when it was read.
+        let is_running = directory.path().join("lock").exists()
+            && matches!(directory.lock(), Err(tern_train::Error::Locked { .. }));
         let mut damage = Vec::new();
         let config = directory.read_config().map_err(|error| damage.push(error.to_string())).ok();
         let mut checkpoints = Vec::new();
@@ -101,6 +106,7 @@ impl History {
             config,
             damage,
             directory,
+            is_running,
         })
     }
 
@@ -111,12 +117,6 @@ impl History {
         let name = absolute.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         // A page or a picture may not hold a control character.
         name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-    }
-
-    /// Whether a process is training here now.
-    pub(crate) fn is_running(&self) -> bool {
-        self.directory.path().join("lock").exists()
-            && matches!(self.directory.lock(), Err(tern_train::Error::Locked { .. }))
     }
 
     /// Optimizer steps taken so far.

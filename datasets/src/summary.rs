@@ -197,7 +197,7 @@ pub(crate) fn hash_stories(source: &str, seed: u64) -> InputRecord {
     InputRecord {
         source: source.to_owned(),
         role: "stories".to_owned(),
-        name: format!("the first {PROBED} training stories of seed {seed}"),
+        name: format!("the embedded stories of seed {seed}, known by the first {PROBED}"),
         bytes,
         sha256: hex(&hash.finalize()),
     }

@@ -365,6 +365,9 @@ steps = 10
         let message =
             "run.toml:4: model.hidden_size: invalid type: string \"a\", expected a whole number";
         assert!(size("\"a\"").starts_with(message), "{}", size("\"a\""));
+        let error = wrong("steps = 10", "steps = 99999999999999999999", &[]);
+        let rule = "99999999999999999999`; a whole number may be 9223372036854775807 at most";
+        assert!(error.contains("line 14") && error.ends_with(rule), "{error}");
         let error = parse(TEXT, &["train.steps=5", "train.steps=abc"]).unwrap_err().to_string();
         let message =
             "command line, train.steps=abc: invalid type: string \"abc\", expected a whole number";

@@ -174,6 +174,11 @@ const MOST_QUOTED: usize = 300;
 pub(crate) fn plain(message: &str) -> String {
     let lines: Vec<_> = message.lines().map(|line| printable(line, MOST_QUOTED)).collect();
     let mut message = lines.join("\n");
+    // TOML's own words for what does not fit in 64 bits.
+    if message.contains(" as i128, expected") {
+        message = message.replace(" as i128, expected any valid TOML value", "");
+        message.push_str(&format!("; a whole number may be {} at most", i64::MAX));
+    }
     for (types, word) in [
         (&["u64", "usize", "u32", "u16"][..], "a whole number, 0 or more"),
         (&["i64"], "a whole number"),

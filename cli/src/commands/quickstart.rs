@@ -111,7 +111,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     let model = Model::open(&exported.path)?;
     let grammar = against_the_grammar(&model, session.config.data.stories_seed)?;
     terminal.say(&format!(
-        "on {HELD_OUT} held-out stories: loss {:.3} nats/token, of which the stories' own entropy is {:.3}",
+        "on {HELD_OUT} whole held-out stories: loss {:.3} nats/token, of which the stories' own entropy is {:.3}",
         grammar.loss, grammar.entropy
     ));
     let defaults = &model.metadata().generation;

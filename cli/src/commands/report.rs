@@ -76,7 +76,7 @@ impl State {
         let steps = history.config.as_ref().map(|config| config.train.steps);
         match history.step() {
             step if steps.is_some_and(|steps| step >= steps) => Self::Finished,
-            _ if history.is_running() => Self::Running,
+            _ if history.is_running => Self::Running,
             0 => Self::Empty,
             _ => Self::Interrupted,
         }

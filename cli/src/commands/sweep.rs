@@ -138,9 +138,11 @@ impl Sweep<'_> {
                 let saved = directory.has_run().then(|| directory.check(config, true));
                 match saved.transpose() {
                     Err(error) => Err(error.into()),
-                    Ok(_) if stopped || read(config.train.steps)?.status == Status::Finished => {
+                    Ok(_) if read(config.train.steps)?.status == Status::Finished => {
+                        self.terminal.say("  finished before");
                         Ok(())
                     }
+                    Ok(_) if stopped => Ok(()),
                     Ok(_) => self.train(config, &directory),
                 }
             }

@@ -70,8 +70,11 @@ pub(crate) fn summary(report: &Report) -> String {
         report.bits_per_weight,
         bytes(report.size_bytes)
     );
-    if let LossReport::Measured { file, difference, .. } = &report.loss {
-        text.push_str(&format!("; loss {file:.4} nats/token, {difference:.1e} from the trainer's"));
+    if let LossReport::Measured { file, difference, predictions, .. } = &report.loss {
+        text.push_str(&format!(
+            "; loss {file:.4} nats/token on the {} tokens that it carries, {difference:.1e} from the trainer's",
+            thousands(*predictions as u64)
+        ));
     }
     text
 }
