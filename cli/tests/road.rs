@@ -231,7 +231,7 @@ fn a_model_is_not_exported_with_other_data() {
     place.done(&["train", "run.toml", "--out", "run", "--stop-at", "2"]);
     place.done(&["data", "prepare", "run.toml", "data.stories_seed=9", "--out", "other"]);
     let message = place.failed(&["export", "run", "--data", "other"]);
-    assert!(message.contains("was trained on other tokens"), "{message}");
+    assert!(message.contains("was trained on other data"), "{message}");
 }
 
 #[test]

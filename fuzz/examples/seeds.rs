@@ -101,7 +101,7 @@ fn model(architecture: Architecture, tokenizer: TokenizerSource, full: bool) -> 
             run: "tiny".into(),
             step: 10,
             tokens: 1000,
-            data_sha256: "00".repeat(32),
+            data_identity: "00".repeat(32),
             data_licence: Some("CC0".into()),
             teacher_licence: None,
             commit: "abc".into(),
@@ -295,7 +295,7 @@ prompts = ["", "a"]
 fn state() -> Value {
     json!({
         "format_version": 2, "step": 4, "tokens": 512, "seed": 7,
-        "config_sha256": "00".repeat(32), "data_sha256": "11".repeat(32),
+        "config_sha256": "00".repeat(32), "data_identity": "11".repeat(32),
         "val_loss": 2.5, "best": {"step": 3, "val_loss": 2.25},
         "guard": {"skipped": 1, "skipped_in_row": 0, "count": 3, "mean": 2.75, "variance": 0.125},
         "files": {"model.safetensors": "22".repeat(32), "optimizer.safetensors": "33".repeat(32)},

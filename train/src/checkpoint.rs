@@ -41,8 +41,8 @@ pub struct State {
     pub seed: u64,
     /// SHA-256 of the resolved configuration.
     pub config_sha256: String,
-    /// SHA-256 of the training tokens.
-    pub data_sha256: String,
+    /// Identity of the data: SHA-256 over their settings and sources.
+    pub data_identity: String,
     /// Validation loss after this step, nats per token, where it was measured and finite.
     pub val_loss: Option<f64>,
     /// The lowest validation loss so far and its step.
@@ -319,14 +319,14 @@ impl State {
     }
 
     /// The state of a run before its first step.
-    pub fn new(config: &RunConfig, data_sha256: String) -> Self {
+    pub fn new(config: &RunConfig, data_identity: String) -> Self {
         Self {
             format_version: FORMAT_VERSION,
             step: 0,
             tokens: 0,
             seed: config.seed,
             config_sha256: config.hash(),
-            data_sha256,
+            data_identity,
             val_loss: None,
             best: None,
             guard: Guard::default(),
@@ -344,7 +344,7 @@ impl Checkpoint {
     pub fn restore(
         self,
         config: &RunConfig,
-        data_sha256: &str,
+        data_identity: &str,
         device: &Device,
     ) -> Result<(Decoder, AdamW, State)> {
         let Self { path, state, model, optimizer } = self;
@@ -367,10 +367,10 @@ impl Checkpoint {
             let rule = format!("seed is {}, must be {}", state.seed, config.seed);
             return Err(Error::Checkpoint { path: path.join(STATE), rule });
         }
-        if state.data_sha256 != data_sha256 {
+        if state.data_identity != data_identity {
             let rule = format!(
-                "was trained on other tokens (sha256 {}) than the data has now ({data_sha256})",
-                state.data_sha256
+                "was trained on other data (identity {}) than those there are now ({data_identity})",
+                state.data_identity
             );
             return Err(Error::Checkpoint { path, rule });
         }

@@ -33,7 +33,7 @@ pub struct Run<'a> {
     /// Bytes of text that the validation's predicted tokens stand for.
     pub validation_bytes: usize,
     /// Identity of the data: SHA-256 over their settings and sources.
-    pub data_sha256: &'a str,
+    pub data_identity: &'a str,
     /// Leave the loop after this step, as if interrupted; the schedule stays that of all steps.
     pub stop_at: Option<u64>,
     /// Go on from the latest checkpoint, if there is one.
@@ -199,7 +199,7 @@ fn begin(run: &Run<'_>, observer: &mut dyn Observer) -> Result<(Decoder, AdamW, 
             observer.warned(&format!("{error}; trying the checkpoint before it"));
         })?;
         let path = checkpoint.path.clone();
-        let restored = checkpoint.restore(config, run.data_sha256, device)?;
+        let restored = checkpoint.restore(config, run.data_identity, device)?;
         observer.started(restored.2.step, Some(&path));
         return Ok(restored);
     }
@@ -224,7 +224,7 @@ fn begin(run: &Run<'_>, observer: &mut dyn Observer) -> Result<(Decoder, AdamW, 
 fn fresh(run: &Run<'_>) -> (Decoder, AdamW, State) {
     let model = Decoder::init(&run.config.model, run.config.seed, run.device);
     let optimizer = AdamW::new(run.config.train.optimizer.clone());
-    (model, optimizer, State::new(run.config, run.data_sha256.into()))
+    (model, optimizer, State::new(run.config, run.data_identity.into()))
 }
 
 /// Puts the last good state on the disk and returns the error that names it.

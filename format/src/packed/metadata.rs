@@ -95,8 +95,8 @@ pub struct Provenance {
     pub step: u64,
     /// Tokens seen.
     pub tokens: u64,
-    /// SHA-256 of the training tokens, in hexadecimal.
-    pub data_sha256: String,
+    /// Identity of the data: SHA-256 over their settings and sources, in hexadecimal.
+    pub data_identity: String,
     /// Licence of the training text.
     pub data_licence: Option<String>,
     /// Licence of the teacher, where there was one.

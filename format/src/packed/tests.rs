@@ -49,7 +49,7 @@ fn model() -> PackedModel {
         run: "tiny".into(),
         step: 1250,
         tokens: u64::MAX,
-        data_sha256: "00".repeat(32),
+        data_identity: "00".repeat(32),
         data_licence: Some("CC0".into()),
         teacher_licence: None,
         commit: "abc".into(),

@@ -346,9 +346,9 @@ fn origin(history: &History, summary: Option<&Summary>) -> Vec<Fact> {
         let licence = config.data.licence.clone().unwrap_or_else(|| "not stated".into());
         facts.push(fact("licence of the data", licence, ""));
     }
-    let data = history.checkpoints.last().map(|state| state.data_sha256.clone());
-    if let Some(sha256) = data.or_else(|| summary.map(|summary| summary.sha256.clone())) {
-        facts.push(fact("data", sha256, "sha256"));
+    let data = history.checkpoints.last().map(|state| state.data_identity.clone());
+    if let Some(identity) = data.or_else(|| summary.map(|summary| summary.sha256.clone())) {
+        facts.push(fact("identity of the data", identity, "sha256 over settings and sources"));
     }
     for source in summary.iter().flat_map(|summary| &summary.inputs) {
         let note = format!("{}, {}, sha256 {}", source.role, bytes(source.bytes), source.sha256);

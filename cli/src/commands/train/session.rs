@@ -99,7 +99,7 @@ impl Session {
             batches: &batches,
             validation: &validation,
             validation_bytes: validation.text_bytes(tokenizer)?,
-            data_sha256: &summary.sha256,
+            data_identity: &summary.sha256,
             stop_at: self.stop_at,
             resume: self.resume,
         };
@@ -183,7 +183,7 @@ impl Session {
                 run: self.directory.path().display().to_string(),
                 step: state.step,
                 tokens: state.tokens,
-                data_sha256: state.data_sha256.clone(),
+                data_identity: state.data_identity.clone(),
                 data_licence: self.config.data.licence.clone(),
                 teacher_licence: None,
                 commit: env!("TERN_COMMIT").into(),
