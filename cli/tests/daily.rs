@@ -80,6 +80,7 @@ fn a_sweep_shares_data_skips_what_is_finished_and_goes_on() {
         |more: &[&'static str]| [&["--json"][..], &grid, &["--out", "sweep"], more].concat();
 
     let costs = json(&place.done(&sweep(&["--dry-run"])));
+    let costs = &costs["runs"];
     assert_eq!(costs.as_array().unwrap().len(), 4);
     assert_eq!(costs[0]["parameters"], 33_440);
     assert!(costs[0]["training_seconds"].as_f64().unwrap() > 0.0);
@@ -91,7 +92,7 @@ fn a_sweep_shares_data_skips_what_is_finished_and_goes_on() {
     let train = ["train", "run.toml", "--out", first, "--stop-at", "4"];
     place.done(&[&train[..], &settings].concat());
     let rows = json(&place.done(&sweep(&[])));
-    let rows = rows.as_array().unwrap();
+    let rows = rows["runs"].as_array().unwrap();
     assert_eq!(rows.len(), 4);
     let losses: Vec<f64> = rows.iter().map(|row| row["val_loss"].as_f64().unwrap()).collect();
     assert!(losses.is_sorted(), "{losses:?}");
@@ -104,7 +105,7 @@ fn a_sweep_shares_data_skips_what_is_finished_and_goes_on() {
     assert!(csv.starts_with("name,train.optimizer.learning_rate,seed,status,step,"), "{csv}");
     assert_eq!(csv.lines().count(), 5);
     let written = fs::read_to_string(place.path("sweep/sweep.json")).unwrap();
-    assert_eq!(json(&written).as_array().unwrap(), rows);
+    assert_eq!(json(&written)["runs"].as_array().unwrap(), rows);
 
     // A resumed run of the sweep is the run, and a finished one is left alone.
     place.done(&[&["train", "run.toml", "--out", "alone"][..], &settings].concat());
@@ -122,7 +123,7 @@ fn a_run_that_fails_does_not_stop_the_others() {
     let output = place.tern(&[&["--json"][..], &grid].concat());
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("1 of 2 runs failed"), "{}", stderr(&output));
-    let rows = json(&String::from_utf8(output.stdout).unwrap());
+    let rows = &json(&String::from_utf8(output.stdout).unwrap())["runs"];
     assert_eq!((&rows[0]["status"], &rows[1]["status"]), (&"finished".into(), &"failed".into()));
     assert!(rows[1]["error"].as_str().unwrap().contains("num_attention_heads"), "{rows}");
     for (axes, words) in [
@@ -162,8 +163,12 @@ fn an_interrupted_sweep_goes_on_with_the_same_command() {
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(130));
     let rows = json(&fs::read_to_string(place.path("sweep/sweep.json")).unwrap());
-    let words: Vec<&str> =
-        rows.as_array().unwrap().iter().map(|row| row["status"].as_str().unwrap()).collect();
+    let words: Vec<&str> = rows["runs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["status"].as_str().unwrap())
+        .collect();
     assert_eq!(words, ["interrupted", "pending"]);
 }
 
@@ -234,6 +239,49 @@ fn the_log_is_off_unless_asked_for_and_json_stands_alone() {
         log(&[&["--json"], &run("f")[..], &["train.schedule.warmup_steps=2"]].concat(), "");
     assert_eq!((code, said.as_str()), (Some(0), ""));
     assert_eq!(json(&String::from_utf8(out).unwrap())["finished"], true);
+}
+
+#[test]
+fn every_command_prints_one_object_under_json() {
+    let place = Workplace::new();
+    // A cache of the hub with one file in it.
+    let repository = place.path("hf/hub/models--o--n");
+    fs::create_dir_all(repository.join("refs")).unwrap();
+    fs::write(repository.join("refs/main"), "0123").unwrap();
+    fs::create_dir_all(repository.join("snapshots/0123")).unwrap();
+    fs::write(repository.join("snapshots/0123/a.txt"), "text").unwrap();
+    for command in [
+        "config run.toml",
+        "config --explain",
+        "config --explain train.schedule",
+        "data prepare run.toml --out text",
+        "data stats text",
+        "data fetch --offline hf://o/n/a.txt",
+        "train run.toml --dry-run",
+        "train run.toml --out run",
+        "sweep run.toml seed=1,2 --dry-run",
+        "sweep run.toml seed=1 --out sweep",
+        "export run",
+        "verify run",
+        "generate run",
+        "report run",
+        "plot run",
+        "quickstart --steps 1",
+        "devices",
+        "completions bash",
+        "man --out man",
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_tern"))
+            .arg("--json")
+            .args(command.split(' '))
+            .current_dir(place.path(""))
+            .env("HF_HOME", place.path("hf"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{command}: {}", stderr(&output));
+        let value = json(&String::from_utf8(output.stdout).unwrap());
+        assert!(value.is_object(), "{command}: {value}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap_complete::{Shell, generate};
+use serde::Serialize;
 
 use crate::Ending;
 use crate::terminal::Terminal;
@@ -19,9 +20,17 @@ pub(crate) struct Arguments {
     shell: Shell,
 }
 
+#[derive(Serialize)]
+struct Report<'a> {
+    shell: String,
+    script: &'a str,
+}
+
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
     let mut script = Vec::new();
     generate(arguments.shell, &mut crate::command(), "tern", &mut script);
-    terminal.out(&String::from_utf8(script)?)?;
+    let script = String::from_utf8(script)?;
+    let report = Report { shell: arguments.shell.to_string(), script: &script };
+    terminal.result(&report, &script)?;
     Ok(Ending::Done)
 }

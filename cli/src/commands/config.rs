@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use serde::Serialize;
 use serde_json::Value;
 use tern_train::config::RunConfig;
 use tern_train::reference::{Key, keys, schema};
@@ -32,6 +33,12 @@ pub(crate) struct Arguments {
     /// Explain the key PREFIX, or all keys below it; all keys without it.
     #[arg(long, value_name = "PREFIX", num_args = 0..=1, default_missing_value = "")]
     explain: Option<String>,
+}
+
+/// What `--json` prints of some of the keys.
+#[derive(Serialize)]
+struct Report<'a> {
+    keys: &'a [&'a Key],
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
@@ -70,7 +77,7 @@ fn explain(prefix: &str, terminal: &Terminal) -> Result<()> {
     if terminal.json && prefix.is_empty() {
         return terminal.result(&schema(), "");
     }
-    terminal.result(&chosen, &pages.join("\n"))
+    terminal.result(&Report { keys: &chosen }, &pages.join("\n"))
 }
 
 /// ```text

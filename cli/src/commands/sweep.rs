@@ -22,7 +22,7 @@ use crate::commands::train::{
 };
 use crate::terminal::{Terminal, bytes, duration, message, thousands};
 use grid::{Axis, Point};
-use results::{Row, Status};
+use results::{Row, Runs, Status};
 
 mod grid;
 mod results;
@@ -202,7 +202,7 @@ fn identity(config: &DataConfig) -> String {
 fn finish(sweep: &Sweep<'_>, mut rows: Vec<Row>) -> Result<Ending> {
     results::sort(&mut rows);
     results::write(&sweep.out, &rows)?;
-    sweep.terminal.result(&rows, &results::table(&rows))?;
+    sweep.terminal.result(&Runs { runs: &rows }, &results::table(&rows))?;
     let out = sweep.out.display();
     if let Some(best) = rows.iter().find(|row| row.status == Status::Finished)
         && let Ok(config) = RunDirectory::new(sweep.out.join(&best.name)).read_config()
@@ -269,7 +269,7 @@ fn dry_run(planned: &[Planned], arguments: &Arguments, terminal: &Terminal) -> R
         "{able} runs, about {} of training; validations, samples and the data come on top\n",
         duration(seconds)
     ));
-    terminal.result(&costs, &text)?;
+    terminal.result(&Runs { runs: &costs }, &text)?;
     anyhow::ensure!(
         able == costs.len(),
         "{} of {} runs cannot run",

@@ -30,6 +30,11 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Serialize)]
+struct Report {
+    files: Vec<File>,
+}
+
+#[derive(Serialize)]
 struct File {
     name: String,
     path: std::path::PathBuf,
@@ -60,5 +65,5 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     }
     bar.finish_and_clear();
     let text: String = files.iter().map(|file| format!("{}\n", file.path.display())).collect();
-    terminal.result(&files, &text)
+    terminal.result(&Report { files }, &text)
 }

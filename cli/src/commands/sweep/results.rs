@@ -38,6 +38,12 @@ impl Status {
     }
 }
 
+/// What `--json` prints, and `sweep.json` holds.
+#[derive(Serialize)]
+pub(crate) struct Runs<'a, T> {
+    pub(crate) runs: &'a [T],
+}
+
 /// One run of the sweep.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
@@ -140,7 +146,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
 
 /// Writes `sweep.json` and `sweep.csv`.
 pub(crate) fn write(out: &Path, rows: &[Row]) -> Result<()> {
-    let mut json = serde_json::to_string_pretty(rows)?;
+    let mut json = serde_json::to_string_pretty(&Runs { runs: rows })?;
     json.push('\n');
     write_atomically(&out.join("sweep.json"), |file| file.write_all(json.as_bytes()))?;
     let csv = csv(rows);
