@@ -1,12 +1,11 @@
 //! The record `data.json` of a prepared directory: from what, by which settings, how much.
 
-use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tern_format::checksum::hex;
-use tern_format::regular_file::open_regular;
+use tern_format::regular_file::read_small;
 
 use crate::config::{Corpus, DataConfig, SourceConfig};
 use crate::error::{Error, Result};
@@ -14,6 +13,9 @@ use crate::stories::{Split, stories};
 
 /// The name of the record.
 pub(crate) const SUMMARY: &str = "data.json";
+
+/// The largest JSON of prepared data that is read, in bytes; it has some hundred for each input.
+pub(crate) const MOST_BYTES: u64 = 64 << 20;
 
 /// Raise this when the same settings and sources give other files than before.
 pub(crate) const VERSION: u32 = 2;
@@ -120,11 +122,8 @@ impl Summary {
         if !path.exists() {
             return Err(Error::Unprepared { path: directory.to_owned() });
         }
-        const MOST_BYTES: u64 = 64 << 20;
         let fault = |source| Error::Summary { path: path.to_owned(), source };
-        let (file, _) = open_regular(path)?;
-        let mut bytes = Vec::new();
-        file.take(MOST_BYTES).read_to_end(&mut bytes).map_err(Error::io(path))?;
+        let bytes = read_small(path, MOST_BYTES)?;
         let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(fault)?;
         let found = &value["version"];
         if found != VERSION {

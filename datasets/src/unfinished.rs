@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tern_format::atomic::{sync_directory, write_atomically};
 use tern_format::lock::Lock;
+use tern_format::regular_file::read_small;
 
 use crate::error::{Error, Result};
 use crate::input::Cursor;
-use crate::summary::{SUMMARY, Side, Summary, VERSION};
+use crate::summary::{MOST_BYTES, SUMMARY, Side, Summary, VERSION};
 
 const NAME: &str = "unfinished";
 const LOCK: &str = "lock";
@@ -81,7 +82,7 @@ impl Unfinished {
 
     /// What was done of data of this identity; what is there of other data is removed.
     pub(crate) fn saved(&self, sha256: &str) -> Result<Option<Saved>> {
-        let bytes = fs::read(self.path(PROGRESS)).unwrap_or_default();
+        let bytes = read_small(&self.path(PROGRESS), MOST_BYTES).unwrap_or_default();
         let saved = serde_json::from_slice::<Saved>(&bytes).ok();
         let saved = saved.filter(|saved| saved.version == VERSION && saved.sha256 == sha256);
         if saved.is_none() {
@@ -102,7 +103,7 @@ impl Unfinished {
 
     /// The record of data that only has to be published.
     pub(crate) fn finished(&self) -> Option<Summary> {
-        serde_json::from_slice(&fs::read(self.path(SUMMARY)).ok()?).ok()
+        serde_json::from_slice(&read_small(&self.path(SUMMARY), MOST_BYTES).ok()?).ok()
     }
 
     /// Records that all files are whole.

@@ -103,6 +103,23 @@ fn the_same_settings_and_sources_are_reused_and_others_are_not() {
 }
 
 #[test]
+fn records_too_large_to_be_ours_are_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a.txt"), corpus(300)).unwrap();
+    let config = config("train = [\"a.txt\"]\nvalid_fraction = 0.1\n");
+    let unfinished = directory.path().join("out/unfinished");
+    std::fs::create_dir_all(&unfinished).unwrap();
+    for name in ["progress.json", SUMMARY] {
+        std::fs::File::create(unfinished.join(name)).unwrap().set_len(1 << 40).unwrap();
+    }
+    run(&config, directory.path()).unwrap();
+    let record = directory.path().join("out").join(SUMMARY);
+    std::fs::File::create(&record).unwrap().set_len(1 << 40).unwrap();
+    let error = Summary::read(&directory.path().join("out")).unwrap_err().to_string();
+    assert!(error.contains("data.json: must have at most 67108864 bytes"), "{error}");
+}
+
+#[test]
 fn a_failure_leaves_the_directory_as_it_was() {
     let directory = tempfile::tempdir().unwrap();
     let source = directory.path().join("a.txt");
