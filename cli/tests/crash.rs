@@ -271,6 +271,24 @@ fn a_run_that_is_not_finite_stops_with_its_last_good_state() {
     assert_eq!(events.matches("\"kind\":\"skipped\"").count(), 5, "{events}");
     assert!(events.contains("\"windows\":["), "{events}");
 
+    // What was validated or saved among the skipped steps is no good state, also where another process goes on there.
+    let states = || -> Vec<(u64, Option<u64>)> {
+        let checkpoints = tern_train::checkpoint::list(&place.path("row/checkpoints")).unwrap();
+        let state = |path: &Path| tern_train::checkpoint::read_state(path).unwrap();
+        checkpoints
+            .iter()
+            .map(|(step, path)| (*step, state(path).best.map(|best| best.step)))
+            .collect()
+    };
+    let row = ["model.initializer_range=1e30", "train.eval_every=2", "train.checkpoint_every=3"];
+    place.done(&[&["train", "run.toml", "--out", "row", "--stop-at", "4"], &row[..]].concat());
+    assert_eq!(states(), [(2, Some(2)), (3, Some(2)), (4, Some(2))]);
+    for _ in 0..2 {
+        let said = place.failed(&["train", "--resume", "--out", "row"]);
+        assert!(said.contains("step-00000000 holds the last good state, after step 0"), "{said}");
+        assert_eq!(states(), [(0, Some(0))]);
+    }
+
     // A finite gradient whose update overflows: the state before it is on the disk.
     place.done(&[
         "train",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -43,7 +44,7 @@ pub struct State {
     pub config_sha256: String,
     /// Identity of the data: SHA-256 over their settings and sources.
     pub data_identity: String,
-    /// Validation loss after this step, nats per token, where it was measured and finite.
+    /// Validation loss of these weights, nats per token, where it was measured and finite.
     pub val_loss: Option<f64>,
     /// The lowest validation loss so far and its step.
     pub best: Option<Best>,
@@ -218,6 +219,16 @@ pub fn sweep(checkpoints: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Removes the checkpoints of some steps.
+///
+/// # Errors
+///
+/// Names the directory that could not be removed.
+pub fn remove(checkpoints: &Path, steps: RangeInclusive<u64>) -> Result<()> {
+    let all = list(checkpoints)?.into_iter();
+    all.filter(|(step, _)| steps.contains(step)).try_for_each(|(_, path)| remove_if_there(&path))
+}
+
 /// Reads the state of one checkpoint, without its tensors.
 ///
 /// # Errors
@@ -332,6 +343,16 @@ impl State {
             guard: Guard::default(),
             files: BTreeMap::new(),
         }
+    }
+
+    /// The state before the row of skipped steps that the run is in. The weights are the same since, and so is what was
+    /// validated of them.
+    pub(crate) fn before_skipped(mut self) -> Self {
+        self.step = self.step.saturating_sub(self.guard.forget_skipped());
+        if let Some(best) = &mut self.best {
+            best.step = best.step.min(self.step);
+        }
+        self
     }
 }
 

@@ -64,7 +64,7 @@ impl Guard {
     /// Forgets the last row of skipped steps and returns its length.
     pub fn forget_skipped(&mut self) -> u64 {
         let row = std::mem::take(&mut self.skipped_in_row);
-        self.skipped -= row;
+        self.skipped = self.skipped.saturating_sub(row);
         row
     }
 

@@ -144,7 +144,9 @@ pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
             logs.event(validation_event(step, v.loss), observer)?;
         }
         let validated = validated.filter(|v| v.loss.is_finite());
-        state.val_loss = validated.map(|v| v.loss);
+        // A skipped step leaves the weights as they were, and so what is known of them.
+        let known = state.val_loss.filter(|_| fault.is_some());
+        state.val_loss = validated.map(|v| v.loss).or(known);
         let improved = validated.is_some_and(|v| state.best.is_none_or(|b| v.loss < b.val_loss));
         if let (true, Some(v)) = (improved, validated) {
             state.best = Some(Best { step, val_loss: v.loss });
@@ -229,33 +231,38 @@ fn fresh(run: &Run<'_>) -> (Decoder, AdamW, State) {
 
 /// Puts the last good state on the disk and returns the error that names it.
 ///
-/// That is the state before the skipped steps; or, where the last update itself overflowed, the latest whole checkpoint,
-/// or the initial weights.
+/// That is the state before the skipped steps, whose checkpoints go; or, where the last update itself overflowed, the
+/// latest whole checkpoint, or the initial weights.
 fn give_up(
     run: &Run<'_>,
     model: Decoder,
     optimizer: AdamW,
-    mut state: State,
+    state: State,
     Fault { what, value }: Fault,
     observer: &mut dyn Observer,
 ) -> Result<Error> {
     let checkpoints = run.directory.checkpoints();
-    let (step, skipped) = (state.step, state.guard.forget_skipped());
-    state.step -= skipped;
-    let checkpoint = match checkpoint::save(&checkpoints, &model, &optimizer, &mut state) {
+    let step = state.step;
+    let mut good = state.before_skipped();
+    let skipped = step - good.step;
+    let checkpoint = match checkpoint::save(&checkpoints, &model, &optimizer, &mut good) {
         Err(Error::NonFiniteWeights { .. }) if checkpoint::list(&checkpoints)?.is_empty() => {
             let (model, optimizer, mut initial) = fresh(run);
-            state.step = 0;
+            good.step = 0;
             checkpoint::save(&checkpoints, &model, &optimizer, &mut initial)?
         }
         Err(Error::NonFiniteWeights { .. }) => {
             let whole = checkpoint::latest(&checkpoints, &mut |e| observer.warned(&e.to_string()))?;
-            state.step = whole.state.step;
+            good.step = whole.state.step;
             whole.path
         }
-        saved => saved?,
+        saved => {
+            let path = saved?;
+            checkpoint::remove(&checkpoints, good.step + 1..=step)?;
+            path
+        }
     };
-    Ok(Error::Diverged { step, skipped, what, value, good: state.step, checkpoint })
+    Ok(Error::Diverged { step, skipped, what, value, good: good.step, checkpoint })
 }
 
 /// What of a step is not finite.
