@@ -41,11 +41,11 @@ pub struct Timings {
     pub step: u64,
     /// Tokens of the step by its seconds, validation not counted.
     pub tokens_per_second: f64,
-    /// Drawing the windows.
+    /// Drawing the windows and taking them to the device.
     pub batch_seconds: f64,
     /// Forward passes.
     pub forward_seconds: f64,
-    /// Backward passes.
+    /// Backward passes, and the sum of their gradients.
     pub backward_seconds: f64,
     /// Clipping and the optimizer.
     pub optimizer_seconds: f64,

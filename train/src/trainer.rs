@@ -107,9 +107,8 @@ pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
             let loss = model.loss(ids, targets).div_scalar(train.grad_accum as f64);
             step_loss += f64::from(loss.clone().into_scalar::<f32>());
             clock.lap(Phase::Forward);
-            let backward = loss.backward();
+            gradients.add(&model, loss.backward());
             clock.lap(Phase::Backward);
-            gradients.add(&model, backward);
         }
 
         let grad_norm = gradients.norm();
