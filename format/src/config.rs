@@ -178,6 +178,11 @@ impl ModelConfig {
         self.block_linears().iter().any(|&(linear, ..)| part == Some(linear))
     }
 
+    /// Whether a tensor is ternary: a linear layer of a block, under a quantizer.
+    pub fn is_ternary_matrix(&self, name: &str) -> bool {
+        self.is_ternary() && self.is_block_linear(name)
+    }
+
     /// Every tensor of the model with its shape, in the order of the forward pass; matrices are `[d_output, d_input]`.
     ///
     /// The names are Hugging Face's for LLaMA: `model.layers.0.self_attn.q_proj.weight`, …
@@ -276,6 +281,9 @@ mod tests {
         assert_eq!(names.filter(|name| config.is_block_linear(name)).count(), 7 * 5);
         assert!(!config.is_block_linear("lm_head.weight"));
         assert!(!config.is_block_linear("model.layers.0.self_attn.q_proj.weight_scale"));
+        let name = "model.layers.0.self_attn.q_proj.weight";
+        assert!(config.is_ternary_matrix(name) && !config.is_ternary_matrix("lm_head.weight"));
+        assert!(!ModelConfig::preset(Architecture::Llama).is_ternary_matrix(name));
     }
 
     #[test]

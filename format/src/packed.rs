@@ -91,7 +91,7 @@ impl PackedModel {
         let config = &self.metadata.config;
         let expected: BTreeMap<_, _> = config.tensors().into_iter().collect();
         for (name, shape) in &expected {
-            let check = |tensor: &Tensor| tensor.check(shape, may_be_ternary(config, name));
+            let check = |tensor: &Tensor| tensor.check(shape, config.is_ternary_matrix(name));
             let checked = self.tensors.get(name).ok_or(Error::Missing).and_then(check);
             checked.map_err(|error| error.in_tensor(name))?;
         }
@@ -100,11 +100,6 @@ impl PackedModel {
             None => Ok(()),
         }
     }
-}
-
-/// Whether a tensor may be stored as trits: a linear layer of a block, under a config with a quantizer.
-fn may_be_ternary(config: &ModelConfig, name: &str) -> bool {
-    config.is_ternary() && config.is_block_linear(name)
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ fn model(architecture: Architecture, tokenizer: TokenizerSource, full: bool) -> 
     };
     let tensors = config.tensors().into_iter().map(|(name, shape)| {
         let count: usize = shape.iter().product();
-        let tensor = if config.is_ternary() && config.is_block_linear(&name) {
+        let tensor = if config.is_ternary_matrix(&name) {
             let trits: Vec<i8> = (0..count).map(|i| (i * 5 % 7 % 3) as i8 - 1).collect();
             Tensor::Ternary(TernaryTensor::from_trits(&trits, shape[1], 0.37))
         } else {

@@ -73,7 +73,7 @@ pub(crate) fn packed(config: &ModelConfig, seed: u64) -> PackedModel {
     let mut tensors = BTreeMap::new();
     for (name, shape) in config.tensors() {
         let count: usize = shape.iter().product();
-        let tensor = if config.is_ternary() && config.is_block_linear(&name) {
+        let tensor = if config.is_ternary_matrix(&name) {
             let trits: Vec<i8> = (0..count).map(|_| (random.next_u32() % 3) as i8 - 1).collect();
             let scale = 1.0 / (shape[1] as f32).sqrt();
             Tensor::Ternary(TernaryTensor::from_trits(&trits, shape[1], scale))

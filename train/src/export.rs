@@ -96,7 +96,7 @@ pub fn pack(
             let rule = format!("entry {place} is {}; nothing was exported", values[place]);
             return Err(Error::Projection { name, rule });
         }
-        let tensor = if config.is_ternary() && config.is_block_linear(&name) {
+        let tensor = if config.is_ternary_matrix(&name) {
             Tensor::Ternary(ternary(config.quantizer, &name, &shape, &values)?)
         } else {
             // Gains are few and steer whole layers; the embedding is most of a small file.

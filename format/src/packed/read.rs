@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::entries::{DATA_SHA256, SENTENCEPIECE};
-use super::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor, may_be_ternary};
+use super::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor};
 use crate::checksum::sha256;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, quoted};
@@ -105,7 +105,7 @@ fn check_place(
         return check_shape(place, shape);
     }
     let found = place.dtype;
-    let (true, &[d_output, d_input]) = (may_be_ternary(config, name), shape) else {
+    let (true, &[d_output, d_input]) = (config.is_ternary_matrix(name), shape) else {
         return Err(Error::Dtype { expected: "F32, F16 or BF16", found });
     };
     if found != Dtype::U8 {
@@ -177,6 +177,6 @@ fn load_tensor(
             Tensor::Float(FloatTensor { dtype, values: view.floats()?, shape: view.shape })
         }
     };
-    tensor.check(shape, may_be_ternary(config, name))?;
+    tensor.check(shape, config.is_ternary_matrix(name))?;
     Ok(tensor)
 }

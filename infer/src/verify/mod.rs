@@ -204,7 +204,7 @@ pub fn verify_model(packed: PackedModel, size_bytes: u64) -> Result<Report> {
 }
 
 fn tensor_report(config: &ModelConfig, name: String, tensor: &Tensor) -> Result<TensorReport> {
-    let declared = config.is_ternary() && config.is_block_linear(&name);
+    let declared = config.is_ternary_matrix(&name);
     let judged = declared.then(|| judge(tensor)).transpose()?;
     let (shape, size_bytes) = (tensor.shape(), tensor.size_bytes());
     Ok(TensorReport {
