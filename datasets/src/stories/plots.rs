@@ -15,7 +15,6 @@ pub(super) struct Plot {
     /// For messages.
     #[cfg_attr(not(test), expect(dead_code, reason = "only tests name a plot"))]
     pub(super) title: String,
-    pub(super) weight: u32,
     pub(super) slots: Vec<Slot>,
     pub(super) nodes: Vec<Node>,
 }
@@ -77,7 +76,7 @@ fn read(lexicon: &Lexicon, head: &str, body: &str) -> Result<Plot, String> {
     let hero = Hero::parse(hero).ok_or_else(|| format!("{title}: unknown hero ({hero})"))?;
     let mut parser = Parser::new(lexicon, hero)?;
     let nodes = parser.parse(body).map_err(|error| format!("{title}: {error}"))?;
-    Ok(Plot { title: title.to_owned(), weight: 1, slots: parser.slots, nodes })
+    Ok(Plot { title: title.to_owned(), slots: parser.slots, nodes })
 }
 
 #[cfg(test)]
