@@ -20,7 +20,7 @@ use crate::tokenizer_training::train_tokenizer;
 use crate::unfinished::{Saved, Unfinished};
 
 pub use crate::prepared::{Prepared, PreparedSource};
-pub use crate::summary::{Side, SourceRecord, Summary, Tokens};
+pub use crate::summary::{Side, SourceRecord, Summary, Tokens, tokens_name};
 
 /// A tokenizer sees at most about this much text; from a larger corpus, documents chosen by hash.
 const TRAINING_BYTES: u64 = 32 << 20;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tern_format::checksum::hex;
+use tern_format::checksum::{hex, sha256};
 use tern_format::regular_file::read_small;
 
 use crate::config::{Corpus, DataConfig, SourceConfig};
@@ -172,6 +172,17 @@ pub(crate) fn settings(config: &DataConfig) -> serde_json::Value {
         "collapse_blank_lines": config.collapse_blank_lines,
         "sources": config.mixture().into_iter().map(source).collect::<Vec<_>>(),
     })
+}
+
+/// Names the tokens that a `[data]` table makes before its sources are read: by the settings that decide them, and by the
+/// places of text and tokenizer. Two tables of the same name may share their prepared data.
+pub fn tokens_name(config: &DataConfig) -> String {
+    let texts = |source: SourceConfig| serde_json::json!([source.train, source.valid]);
+    let places = serde_json::json!({
+        "tokenizer": config.tokenizer.file,
+        "texts": config.mixture().into_iter().map(texts).collect::<Vec<_>>(),
+    });
+    sha256(format!("{}\n{places}", settings(config)).as_bytes())[..8].to_owned()
 }
 
 pub(crate) fn identity(settings: &serde_json::Value, inputs: &[InputRecord]) -> String {

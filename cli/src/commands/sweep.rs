@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, anyhow};
 use serde::Serialize;
-use tern_datasets::config::{DataConfig, Windows};
-use tern_datasets::prepare::Prepared;
-use tern_format::checksum::sha256;
+use tern_datasets::config::DataConfig;
+use tern_datasets::prepare::{Prepared, tokens_name};
 use tern_train::config::RunConfig;
 use tern_train::directory::RunDirectory;
 use tern_train::plan::Plan;
@@ -68,7 +67,7 @@ struct Sweep<'a> {
     out: PathBuf,
     terminal: &'a Terminal,
     interrupted: &'a AtomicBool,
-    /// Prepared data by what they are made of.
+    /// Prepared data by their names.
     data: HashMap<String, Prepared>,
 }
 
@@ -174,28 +173,16 @@ impl Sweep<'_> {
 
     /// The tokens of a `[data]` table, prepared by the first run that needs them.
     fn data(&mut self, config: &DataConfig) -> Result<Prepared> {
-        let identity = identity(config);
-        if let Some(prepared) = self.data.get(&identity) {
+        let name = tokens_name(config);
+        if let Some(prepared) = self.data.get(&name) {
             return Ok(prepared.clone());
         }
-        let directory = self.out.join("data").join(&identity);
+        let directory = self.out.join("data").join(&name);
         let base = parent(&self.arguments.config);
         let prepared = prepare_data(config, base, &directory, self.terminal)?;
-        self.data.insert(identity, prepared.clone());
+        self.data.insert(name, prepared.clone());
         Ok(prepared)
     }
-}
-
-/// Names the tokens that a `[data]` table makes: windows and batches are cut from them later.
-fn identity(config: &DataConfig) -> String {
-    let mut tokens = config.clone();
-    tokens.seq_len = 1;
-    tokens.micro_batch = 1;
-    tokens.windows = Windows::default();
-    tokens.valid_tokens = None;
-    tokens.licence = None;
-    tokens.sources.iter_mut().for_each(|source| source.weight = 1.0);
-    sha256(serde_json::to_string(&tokens).unwrap_or_default().as_bytes())[..8].to_owned()
 }
 
 /// Prints the table and says how it ended.
@@ -210,7 +197,7 @@ fn finish(sweep: &Sweep<'_>, mut rows: Vec<Row>) -> Result<Ending> {
         sweep.terminal.say(&format!(
             "next: tern export {out}/{} --data {out}/data/{}",
             best.name,
-            identity(&config.data)
+            tokens_name(&config.data)
         ));
     }
     let count = |status| rows.iter().filter(|row| row.status == status).count();

@@ -103,6 +103,25 @@ fn the_same_settings_and_sources_are_reused_and_others_are_not() {
 }
 
 #[test]
+fn tokens_are_named_by_what_decides_them() {
+    let named = |toml: &str| tokens_name(&config(&format!("train = [\"a.txt\"]\n{toml}")));
+    let first = named("");
+    for same in ["valid_tokens = 9\n", "windows = \"documents\"\n", "licence = \"CC0\"\n"] {
+        assert_eq!(named(same), first, "{same}");
+    }
+    for other in ["valid = [\"b.txt\"]\n", "text_field = \"t\"\n", "eos = \"</s>\"\n"] {
+        assert_ne!(named(other), first, "{other}");
+    }
+    let mut file = config("train = [\"a.txt\"]\n");
+    file.seq_len = 16;
+    assert_eq!(tokens_name(&file), first);
+    file.tokenizer = TokenizerConfig { file: Some("a.json".into()), ..TokenizerConfig::default() };
+    let a = tokens_name(&file);
+    file.tokenizer.file = Some("b.json".into());
+    assert!(a != first && tokens_name(&file) != a);
+}
+
+#[test]
 fn records_too_large_to_be_ours_are_not_read() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("a.txt"), corpus(300)).unwrap();
