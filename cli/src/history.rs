@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tern_format::harmless::replaced;
 use tern_format::regular_file::open_regular;
 use tern_train::checkpoint::{self, State};
 use tern_train::config::RunConfig;
@@ -116,7 +117,7 @@ impl History {
         let absolute = path.canonicalize().unwrap_or_else(|_| path.into());
         let name = absolute.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         // A page or a picture may not hold a control character.
-        name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+        replaced(&name, &[])
     }
 
     /// Optimizer steps taken so far.

@@ -12,6 +12,7 @@ use indicatif::WeakProgressBar;
 #[cfg(feature = "train")]
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use tern_format::harmless::{LAYOUT, escaped};
 
 use crate::logging::Level;
 
@@ -82,7 +83,7 @@ impl Terminal {
     pub(crate) fn warn(&self, line: &str) {
         if !self.quiet {
             let label = console::style("warning").for_stderr().yellow().bold();
-            self.print_error_line(&format!("{label}: {}", harmless(line)));
+            self.print_error_line(&format!("{label}: {}", escaped(line, &LAYOUT)));
         }
     }
 
@@ -135,7 +136,7 @@ impl Terminal {
 
     /// The error that ends the program, with its causes.
     pub(crate) fn error(&self, error: &anyhow::Error) {
-        let text = harmless(&message(error));
+        let text = escaped(&message(error), &LAYOUT);
         let label = console::style("error").for_stderr().red().bold();
         self.print_error_line(&format!("{label}: {text}"));
     }
@@ -195,20 +196,6 @@ fn shortened(text: &str, most: usize) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.into(),
     }
-}
-
-/// Text that names files or quotes them, fit for a terminal: control characters are spelled out, but for line breaks
-/// and tabs.
-pub(crate) fn harmless(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' | '\t' => shown.push(c),
-            c if c.is_control() => shown.extend(c.escape_debug()),
-            c => shown.push(c),
-        }
-    }
-    shown
 }
 
 /// Whether an error is only that nobody reads our output any more.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::harmless::escaped;
+
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -257,17 +259,10 @@ impl Error {
 /// Text from a file, fit to be shown: it may be a hundred megabytes of escape sequences. At most `most` characters of it
 /// are.
 pub fn printable(text: &str, most: usize) -> String {
-    let mut shown: String = text.chars().take(most).flat_map(shown_char).collect();
-    if text.chars().nth(most).is_some() {
-        shown.push('…');
+    match text.char_indices().nth(most) {
+        Some((end, _)) => escaped(&text[..end], &[]) + "…",
+        None => escaped(text, &[]),
     }
-    shown
-}
-
-fn shown_char(c: char) -> impl Iterator<Item = char> {
-    let escaped = c.is_control().then(|| c.escape_debug());
-    let plain = escaped.is_none().then_some(c);
-    escaped.into_iter().flatten().chain(plain)
 }
 
 /// A name from a file between quotation marks, fit to be shown.

@@ -1,6 +1,6 @@
 //! `tern export`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -10,6 +10,7 @@ use tern_train::directory::RunDirectory;
 
 use crate::Ending;
 use crate::commands::train::Session;
+use crate::overwrite;
 use crate::terminal::{Terminal, bytes};
 use tern_datasets::prepare::Prepared;
 
@@ -50,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         .read_config()
         .with_context(|| format!("{}: not the directory of a run", arguments.run.display()))?;
     let path = arguments.out.clone().unwrap_or_else(|| directory.model());
-    refuse_to_replace(&path)?;
+    overwrite::only_a_packed_model(&path)?;
     let data = Prepared::open(&arguments.data.clone().unwrap_or_else(|| directory.data()))?;
     let session =
         Session { config, directory, data, device: "cpu".into(), stop_at: None, resume: true };
@@ -116,16 +117,4 @@ fn choose(directory: &RunDirectory, word: &str, terminal: &Terminal) -> Result<C
             checkpoint::read(&checkpoint::directory(&checkpoints, step))?
         }
     })
-}
-
-/// Refuses a file that is there and is no packed model: a mistyped --out must not cost a configuration or a text.
-fn refuse_to_replace(path: &Path) -> Result<()> {
-    let full =
-        std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0);
-    if full && let Err(error) = PackedModel::read(path) {
-        anyhow::bail!(
-            "{error}; so it is no packed model and is not overwritten: choose another --out"
-        );
-    }
-    Ok(())
 }

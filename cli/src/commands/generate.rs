@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use tern_format::harmless::{LAYOUT, replaced};
 use tern_infer::Model;
 use tern_infer::generate::{Generator, Options, Output, StopReason};
 
@@ -120,9 +121,7 @@ fn stream(generator: &Generator<'_>, prompt: &str, options: &Options) -> Result<
     // A model may write any byte; on a terminal some of them are commands.
     let terminal = out.is_terminal();
     let shown = |piece: &str| {
-        let harmless =
-            |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
-        if terminal { piece.chars().map(harmless).collect() } else { piece.to_owned() }
+        if terminal { replaced(piece, &LAYOUT) } else { piece.to_owned() }
     };
     let mut unshown = Some(prompt);
     let mut failed = None;

@@ -11,7 +11,7 @@ use tern_format::atomic::write_atomically;
 use crate::Ending;
 use crate::chart::{Chart, Mark, Point, Series, color, smooth};
 use crate::history::History;
-use crate::overwrite::refuse_to_replace;
+use crate::overwrite;
 use crate::terminal::{Terminal, bytes};
 
 /// Pixels of an SVG; a PNG has twice as many each way.
@@ -256,7 +256,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         Kind::Svg => (&b"<svg"[..], "SVG picture"),
         Kind::Png => (&b"\x89PNG"[..], "PNG picture"),
     };
-    refuse_to_replace(&out, beginning, what)?;
+    overwrite::only_what_begins_with(&out, beginning, what)?;
     write_atomically(&out, |target| target.write_all(&file))?;
     let text = format!("{} ({})\n", out.display(), bytes(file.len() as u64));
     terminal.result(&Report { out, metric, bytes: file.len(), runs: drawn }, &text)?;

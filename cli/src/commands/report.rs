@@ -9,7 +9,7 @@ use tern_infer::verify::Verdict;
 
 use crate::Ending;
 use crate::history::History;
-use crate::overwrite::refuse_to_replace;
+use crate::overwrite;
 use crate::terminal::{Terminal, bytes};
 
 mod charts;
@@ -85,7 +85,7 @@ impl State {
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
     let out = arguments.out.clone().unwrap_or_else(|| arguments.run.join("report.html"));
-    refuse_to_replace(&out, b"<!doctype html>", "HTML page")?;
+    overwrite::only_what_begins_with(&out, b"<!doctype html>", "HTML page")?;
     let history = History::read(&arguments.run)?;
     for damage in &history.damage {
         terminal.warn(damage);

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use clap::ValueEnum;
+use tern_format::harmless::{LAYOUT, escaped};
 use tern_train::evaluation::Validation;
 use tern_train::metrics::{Metrics, Timings};
 use tern_train::weights::Weights;
@@ -12,7 +13,7 @@ use super::Session;
 use super::dashboard::Dashboard;
 use super::lines::Lines;
 use crate::history::Sample;
-use crate::terminal::{Terminal, harmless};
+use crate::terminal::Terminal;
 
 /// Columns and rows that the dashboard needs to show more than its frames.
 const DASHBOARD_SIZE: (u16, u16) = (100, 30);
@@ -103,6 +104,6 @@ pub(super) fn validation_line(step: u64, validation: &Validation, best: bool) ->
 pub(super) fn sample_lines(Sample { step, prompt, text }: &Sample) -> String {
     let text = format!("{prompt}{text}");
     let text = if text.trim().is_empty() { "(nothing)" } else { text.trim() };
-    let text = format!("  {}", harmless(text)).replace('\n', "\n  ");
+    let text = format!("  {}", escaped(text, &LAYOUT)).replace('\n', "\n  ");
     format!("sample after step {step}:\n{}", console::style(text).for_stderr().cyan())
 }
