@@ -149,9 +149,13 @@ impl RunConfig {
     }
 
     /// The resolved configuration as TOML.
+    ///
+    /// # Panics
+    ///
+    /// If a whole number passes `i64::MAX`, as none does that was parsed.
     pub fn to_toml(&self) -> String {
-        // Every field is a plain value or a table of them, so TOML can hold it.
-        toml::to_string(self).unwrap_or_default()
+        // An empty text would make all configurations alike.
+        toml::to_string(self).expect("plain values and tables of them, whole numbers of 63 bits")
     }
 
     /// Tells two configurations apart.

@@ -4,6 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 pub use tern_kernels::train::adamw::AdamW;
 
 use super::flex::fusible;
+use crate::parameters::values;
 
 /// A parameter and its two moments, `[n]` each, without autodiff.
 pub struct Moved {
@@ -22,11 +23,11 @@ pub fn adamw(step: &AdamW, moved: Moved, g: Tensor<1>) -> Moved {
     }
     let device = g.device();
     let Moved { p, m, v } = moved;
-    let [mut p, mut m, mut v, g] = [p, m, v, g].map(host);
+    let [mut p, mut m, mut v, g] = [p, m, v, g].map(values);
     step.update(&mut p, &g, &mut m, &mut v);
-    let [p, m, v] = [p, m, v].map(|values| {
-        let shape = [values.len()];
-        Tensor::from_data(TensorData::new(values, shape), &device)
+    let [p, m, v] = [p, m, v].map(|moved| {
+        let shape = [moved.len()];
+        Tensor::from_data(TensorData::new(moved, shape), &device)
     });
     Moved { p, m, v }
 }
@@ -41,9 +42,4 @@ pub fn plain_adamw(step: &AdamW, moved: Moved, g: Tensor<1>) -> Moved {
     let root = v.clone().sqrt().div_scalar(correction(b2).sqrt()).add_scalar(eps);
     let p = p.sub(m.clone().div(root).mul_scalar(learning_rate / correction(b1)));
     Moved { p, m, v }
-}
-
-/// The values of an f32 tensor; no copy where nobody else holds them.
-fn host(tensor: Tensor<1>) -> Vec<f32> {
-    tensor.into_data().try_into_vec().expect("an f32 tensor on the host")
 }
