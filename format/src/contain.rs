@@ -23,11 +23,20 @@ thread_local! {
 ///
 /// What the panic said.
 pub fn contain<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    caught(call).map_err(|panic| words(panic.as_ref()).unwrap_or("it is malformed").to_owned())
+}
+
+/// The same with the panic itself as the error.
+///
+/// # Errors
+///
+/// What the panic carried.
+pub fn caught<T>(call: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let report = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if !CONTAINED.get() {
+            if !is_contained() {
                 report(info);
             }
         }));
@@ -35,12 +44,18 @@ pub fn contain<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     let outer = CONTAINED.replace(true);
     let result = panic::catch_unwind(AssertUnwindSafe(call));
     CONTAINED.set(outer);
-    result.map_err(|panic| words(panic.as_ref()))
+    result
 }
 
-fn words(panic: &(dyn Any + Send)) -> String {
+/// Whether a panic of this thread would be caught here: a hook that replaces the one above must not report it.
+pub fn is_contained() -> bool {
+    CONTAINED.get()
+}
+
+/// What a panic said, if it carries words.
+pub fn words(panic: &(dyn Any + Send)) -> Option<&str> {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it is malformed").to_owned()
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
 }
 
 #[cfg(test)]
@@ -53,7 +68,9 @@ mod tests {
         let empty: [u8; 0] = [];
         let error = contain(|| empty[std::hint::black_box(3)]);
         assert!(error.is_err_and(|words| words.contains("index is 3")));
-        assert!(!CONTAINED.get());
+        assert!(!is_contained() && contain(is_contained) == Ok(true));
+        let carried = caught(|| panic::resume_unwind(Box::new(7_u8))).err();
+        assert!(carried.is_some_and(|panic| words(panic.as_ref()).is_none() && panic.is::<u8>()));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A device that fails while it computes.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
+use std::panic::resume_unwind;
+
+use tern_format::contain::{caught, words};
 
 use super::{ADVICE, DeviceError};
 
@@ -17,21 +18,13 @@ pub fn guarded<T>(name: &str, compute: impl FnOnce() -> T) -> Result<T, DeviceEr
     if name == "cpu" || name == "ndarray" {
         return Ok(compute());
     }
-    // The message goes into the error, so the hook must not print it as well.
-    let hook = take_hook();
-    set_hook(Box::new(|_| {}));
-    let result = catch_unwind(AssertUnwindSafe(compute));
-    set_hook(hook);
-    result.map_err(|panic| match message(panic.as_ref()) {
-        Some(message) => DeviceError::Lost { name: name.into(), message, advice: ADVICE },
+    // The words go into the error, so nothing prints them as well.
+    caught(compute).map_err(|panic| match words(panic.as_ref()) {
+        Some(words) => {
+            DeviceError::Lost { name: name.into(), message: words.trim().into(), advice: ADVICE }
+        }
         None => resume_unwind(panic),
     })
-}
-
-fn message(panic: &(dyn Any + Send)) -> Option<String> {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied())?;
-    Some(text.trim().into())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use burn_train::metric::{
 };
 use burn_train::renderer::tui::TuiMetricsRendererWrapper;
 use burn_train::renderer::{MetricState, MetricsRenderer, MetricsRendererTraining};
+use tern_format::contain::is_contained;
 use tern_train::evaluation::Validation;
 use tern_train::metrics::{Metrics, Timings};
 use tern_train::weights::Weights;
@@ -76,7 +77,9 @@ impl<'a> Dashboard<'a> {
         // The renderer calls this hook after it has left its screen, and prints nothing itself but after a kill.
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            *said.lock().unwrap_or_else(PoisonError::into_inner) = Some(info.to_string());
+            if !is_contained() {
+                *said.lock().unwrap_or_else(PoisonError::into_inner) = Some(info.to_string());
+            }
         }));
         let interrupter = Interrupter::new();
         let mut renderer = TuiMetricsRendererWrapper::new(interrupter.clone(), None);
