@@ -198,8 +198,7 @@ mod on_a_terminal {
     use super::*;
 
     /// Trains on a terminal of 120 by 40, types each key after a pause once steps are taken, and returns all that the
-    /// terminal was sent, then the exit code of `tern` and whether the terminal's modes are the same; none without
-    /// `script`.
+    /// terminal was sent, then the exit code of `tern` and whether the terminal's modes are the same; none as [`train`].
     fn train_and_type(place: &Workplace, options: &str, keys: &[&[u8]]) -> Option<String> {
         let mut terminal = train(place, options)?;
         let mut typed = terminal.stdin.take().unwrap();
@@ -221,9 +220,13 @@ mod on_a_terminal {
         assert!(wait_for(|| fs::read(&metrics).is_ok_and(|text| !text.is_empty())));
     }
 
-    /// Starts a shell on a terminal in which `tern` trains; none without `script`.
+    /// Starts a shell on a terminal in which `tern` trains; none without `script`, which with `TERN_CI` set is a failure.
     fn train(place: &Workplace, options: &str) -> Option<Child> {
         if Command::new("script").arg("--version").output().is_err() {
+            assert!(
+                std::env::var_os("TERN_CI").is_none(),
+                "TERN_CI is set, and there is no `script`"
+            );
             println!("skipped: there is no `script` to make a terminal");
             return None;
         }

@@ -17,11 +17,11 @@ use safetensors::tensor::{Dtype, SafeTensors};
 
 /// The device of a name, without autodiff.
 ///
-/// None, with the reason printed, where the machine has no adapter for wgpu; with `TERN_WGPU` set that is a failure.
+/// None, with the reason printed, where the machine has no adapter for wgpu; with `TERN_CI` set that is a failure.
 pub fn device(name: &str) -> Option<Device> {
     match tern_model::device::find(name) {
         Ok(device) => Some(device),
-        Err(error) if std::env::var_os("TERN_WGPU").is_none() && name.starts_with("wgpu") => {
+        Err(error) if std::env::var_os("TERN_CI").is_none() && name.starts_with("wgpu") => {
             println!("skipped: {error}");
             None
         }

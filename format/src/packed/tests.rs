@@ -106,7 +106,8 @@ fn a_flipped_bit_of_the_data_is_found_wherever_it_is() {
     let (_, data) = parts(&bytes);
     for place in 0..data.len() {
         let message = refusal(|_, data| data[place] ^= 1);
-        assert!(!message.is_empty(), "byte {place}");
+        let named = message.contains("tensor `") || message.contains("data_sha256");
+        assert!(named, "byte {place}: {message}");
     }
     // Of a trit that stays a trit, only the checksum knows.
     let (header, _) = parts(&bytes);
