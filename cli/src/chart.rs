@@ -18,7 +18,7 @@ pub(crate) use points::{Point, smooth};
 
 /// The family that [`FONT`] is registered under; a browser takes its own font of that name.
 const FAMILY: &str = "sans-serif";
-const FONT: &[u8] = include_bytes!("DejaVuSans-subset.ttf");
+const FONT: &[u8] = include_bytes!("chart/DejaVuSans-subset.ttf");
 
 /// More points than this in a line cannot be seen; each stretch of it keeps its lowest and highest.
 const MOST_POINTS: usize = 1_200;
