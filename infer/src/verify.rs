@@ -29,8 +29,8 @@ use matrix::{Trits, judge};
 
 /// How far the loss of the packed file may be from the trainer's, in nats per token.
 ///
-/// Weight-only models agree to 1e-5; where activations have eight bits, the float steps between the layers may
-/// flip a code at a rounding boundary.
+/// Where the trainer computes with the embeddings as the file rounds them, weight-only models agree to 1e-5. The rounding
+/// itself, and activations of eight bits, of which the float steps between the layers may flip a code, cost more.
 pub const LOSS_THRESHOLD: f64 = 1e-3;
 
 /// What a file is, in one word; the module says what each means.
