@@ -411,3 +411,26 @@ fn remove_if_there(directory: &Path) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_before_skipped_steps_keeps_what_is_known_of_its_weights() {
+        let before = |best: u64| {
+            let text = serde_json::json!({
+                "format_version": FORMAT_VERSION, "step": 9, "tokens": 60, "seed": 1,
+                "config_sha256": "", "data_identity": "", "val_loss": 2.5,
+                "best": {"step": best, "val_loss": 2.5}, "files": {},
+                "guard": {"skipped": 4, "skipped_in_row": 3, "count": 5, "mean": 3.0, "variance": 0.1},
+            });
+            State::parse(&text.to_string()).unwrap().before_skipped()
+        };
+        let state = before(8);
+        assert_eq!((state.step, state.guard.skipped, state.guard.skipped_in_row), (6, 1, 0));
+        assert_eq!((state.best.unwrap().step, state.val_loss), (6, Some(2.5)));
+        assert_eq!(before(4).best.unwrap().step, 4);
+    }
+}
