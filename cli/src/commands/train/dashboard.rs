@@ -237,7 +237,8 @@ impl View for Dashboard<'_> {
     }
 
     fn wants_to_stop(&self) -> bool {
-        self.interrupter.should_stop()
+        // Where hangups are ignored no signal says that the window was closed.
+        self.interrupter.should_stop() || screen::is_gone()
     }
 
     fn close(&mut self) {
