@@ -1,22 +1,23 @@
 //! Causal self-attention over the cache, with grouped key/value heads.
 
-use rayon::prelude::*;
 use tern_format::config::{ActivationQuantizer, ModelConfig};
 use tern_kernels::softmax::softmax;
 use tern_kernels::ternary::Kernel;
 
 use crate::cache::LayerCache;
-use crate::linear::{Activations, Linear, PARALLEL};
+use crate::linear::{Activations, Engine, Linear};
 use crate::rope::Angles;
+
+/// Products below which a second thread costs more than it saves.
+const PARALLEL: usize = 1 << 17;
 
 /// `o_proj(softmax(rope(q) rope(k)^T / sqrt(head_dim)) v)`; query head `h` reads key/value head
 /// `h / (heads / key_value_heads)` (GQA, arXiv:2305.13245).
 #[derive(Debug)]
 pub struct Attention {
-    pub(crate) q_proj: Linear,
-    pub(crate) k_proj: Linear,
-    pub(crate) v_proj: Linear,
-    pub(crate) o_proj: Linear,
+    /// `q_proj` over `k_proj` over `v_proj`.
+    qkv_proj: Linear,
+    o_proj: Linear,
     heads: usize,
     key_value_heads: usize,
     head_dim: usize,
@@ -24,18 +25,21 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// `[q_proj, k_proj, v_proj, o_proj]`, in the order of the forward pass.
-    pub fn new([q_proj, k_proj, v_proj, o_proj]: [Linear; 4], config: &ModelConfig) -> Self {
+    /// `qkv_proj` is `q_proj` over `k_proj` over `v_proj`.
+    pub fn new(qkv_proj: Linear, o_proj: Linear, config: &ModelConfig) -> Self {
         Self {
-            q_proj,
-            k_proj,
-            v_proj,
+            qkv_proj,
             o_proj,
             heads: config.num_attention_heads,
             key_value_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
             quantizer: config.activation_quantizer,
         }
+    }
+
+    /// Bytes of its matrices.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.qkv_proj.size_bytes() + self.o_proj.size_bytes()
     }
 
     /// Adds the tokens to the cache and lets each look at itself and all before it.
@@ -47,7 +51,7 @@ impl Attention {
     /// - returns `[seq, hidden]`
     pub fn forward(
         &self,
-        kernel: Kernel,
+        engine: &Engine,
         x: &[f32],
         hidden: usize,
         angles: &Angles,
@@ -55,54 +59,49 @@ impl Attention {
         cache: &mut LayerCache,
     ) -> Vec<f32> {
         let x = Activations::new(x, hidden, self.quantizer);
-        let mut q = self.q_proj.forward(kernel, &x); // [seq, heads, head_dim]
-        let mut k = self.k_proj.forward(kernel, &x); // [seq, key_value_heads, head_dim]
-        let v = self.v_proj.forward(kernel, &x); // [seq, key_value_heads, head_dim]
-        angles.rotate(&mut q, self.heads);
-        angles.rotate(&mut k, self.key_value_heads);
-        cache.push(&k, &v);
-
+        let mut qkv = self.qkv_proj.forward(engine, &x); // [seq, heads + 2 key_value_heads, head_dim]
         let width = self.heads * self.head_dim;
-        let seq = q.len() / width;
-        let mut mixed = vec![0.0; q.len()]; // [seq, heads, head_dim]
-        let token = |scores: &mut Vec<f32>, (t, (q, out)): (usize, (&[f32], &mut [f32]))| {
-            self.mix(kernel, q, seen + t + 1, cache, scores, out);
+        let all = width + 2 * self.key_value_heads * self.head_dim;
+        angles.rotate(&mut qkv, all, self.heads + self.key_value_heads);
+        qkv.chunks_exact(all).for_each(|token| cache.push(&token[width..]));
+
+        let seq = qkv.len() / all;
+        let mut mixed = vec![0.0; seq * width]; // [seq, heads, head_dim]
+        let mix = |i: usize, out: &mut [f32]| {
+            let (t, head) = (i / self.heads, i % self.heads);
+            let q = &qkv[t * all + head * self.head_dim..][..self.head_dim];
+            self.mix(engine.kernel, q, head, seen + t + 1, cache, out);
         };
-        if seq == 1 || seq * (seen + seq) * width < PARALLEL {
-            let tokens = q.chunks_exact(width).zip(mixed.chunks_exact_mut(width)).enumerate();
-            let mut scores = Vec::new();
-            tokens.for_each(|each| token(&mut scores, each));
+        if seq * (seen + seq) * width < PARALLEL {
+            let heads = mixed.chunks_exact_mut(self.head_dim).enumerate();
+            heads.for_each(|(i, out)| mix(i, out));
         } else {
-            let tokens = q.par_chunks_exact(width).zip(mixed.par_chunks_exact_mut(width));
-            tokens.enumerate().for_each_init(Vec::new, token);
+            engine.pool.write_chunks(&mut mixed, self.head_dim, mix);
         }
-        self.o_proj.forward(kernel, &Activations::new(&mixed, width, self.quantizer))
+        self.o_proj.forward(engine, &Activations::new(&mixed, width, self.quantizer))
     }
 
-    /// One token's attention to the first `seq` of the cache.
+    /// What one head of one token reads from the first `seq` of the cache.
     ///
     /// # Shapes
     ///
-    /// - `q`, `out`: `[heads, head_dim]`; `scores` is scratch
+    /// - `q`, `out`: `[head_dim]`
     fn mix(
         &self,
         kernel: Kernel,
         q: &[f32],
+        head: usize,
         seq: usize,
         cache: &LayerCache,
-        scores: &mut Vec<f32>,
         out: &mut [f32],
     ) {
         let scale = 1.0 / (self.head_dim as f32).sqrt();
-        scores.resize(seq, 0.0);
-        let heads = q.chunks_exact(self.head_dim).zip(out.chunks_exact_mut(self.head_dim));
-        for (head, (q, out)) in heads.enumerate() {
-            let group = head / (self.heads / self.key_value_heads);
-            let (keys, values) = cache.head(group, seq);
-            kernel.dense(keys, seq, self.head_dim, q, scores);
-            scores.iter_mut().for_each(|score| *score *= scale);
-            softmax(scores);
-            kernel.weighted_rows(values, scores, out);
-        }
+        let group = head / (self.heads / self.key_value_heads);
+        let (keys, values) = cache.head(group, seq);
+        let mut scores = vec![0.0; seq];
+        kernel.dense(keys, seq, self.head_dim, q, &mut scores);
+        scores.iter_mut().for_each(|score| *score *= scale);
+        softmax(&mut scores);
+        kernel.weighted_rows(values, &scores, out);
     }
 }

@@ -1,9 +1,8 @@
 //! One block of the decoder.
 
-use tern_kernels::ternary::Kernel;
-
 use crate::attention::Attention;
 use crate::cache::LayerCache;
+use crate::linear::Engine;
 use crate::mlp::Mlp;
 use crate::norm::RmsNorm;
 use crate::rope::Angles;
@@ -18,12 +17,17 @@ pub struct Block {
 }
 
 impl Block {
+    /// Bytes of its matrices.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.self_attn.size_bytes() + self.mlp.size_bytes()
+    }
+
     /// # Shapes
     ///
     /// - `x`: `[seq, hidden]`, the residual stream, in place; `seen`: tokens in `cache` before
     pub fn forward(
         &self,
-        kernel: Kernel,
+        engine: &Engine,
         x: &mut [f32],
         hidden: usize,
         angles: &Angles,
@@ -31,9 +35,9 @@ impl Block {
         cache: &mut LayerCache,
     ) {
         let normed = self.input_layernorm.forward(x);
-        add(x, &self.self_attn.forward(kernel, &normed, hidden, angles, seen, cache));
+        add(x, &self.self_attn.forward(engine, &normed, hidden, angles, seen, cache));
         let normed = self.post_attention_layernorm.forward(x);
-        add(x, &self.mlp.forward(kernel, &normed, hidden));
+        add(x, &self.mlp.forward(engine, &normed, hidden));
     }
 }
 

@@ -68,18 +68,15 @@ impl Cache {
 }
 
 impl LayerCache {
-    /// Takes the keys and values of new tokens.
+    /// Takes the keys and values of a new token.
     ///
     /// # Shapes
     ///
-    /// - `k`, `v`: `[seq, key_value_heads, head_dim]`
-    pub(crate) fn push(&mut self, k: &[f32], v: &[f32]) {
-        for (all, new) in [(&mut self.keys, k), (&mut self.values, v)] {
-            for token in new.chunks_exact(all.len() * self.head_dim) {
-                for (head, new) in all.iter_mut().zip(token.chunks_exact(self.head_dim)) {
-                    head.extend_from_slice(new);
-                }
-            }
+    /// - `keys_values`: `[2, key_value_heads, head_dim]`
+    pub(crate) fn push(&mut self, keys_values: &[f32]) {
+        let heads = self.keys.iter_mut().chain(&mut self.values);
+        for (head, new) in heads.zip(keys_values.chunks_exact(self.head_dim)) {
+            head.extend_from_slice(new);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use tern_format::config::ModelConfig;
 use tern_format::packed::{Metadata, PackedModel, Tensor};
@@ -13,7 +14,8 @@ use crate::attention::Attention;
 use crate::block::Block;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::linear::{Linear, dense};
+use crate::head::Head;
+use crate::linear::{Engine, Linear};
 use crate::mlp::Mlp;
 use crate::norm::RmsNorm;
 use crate::rope::Rope;
@@ -26,13 +28,12 @@ const CHUNK: usize = 128;
 #[derive(Debug)]
 pub struct Model {
     metadata: Metadata,
-    kernel: Kernel,
+    engine: Engine,
     /// `[vocab_size, hidden]`.
-    embed_tokens: Vec<f32>,
+    embed_tokens: Arc<Vec<f32>>,
     layers: Vec<Block>,
     norm: RmsNorm,
-    /// `[vocab_size, hidden]`; `None` if the head is the embedding.
-    lm_head: Option<Vec<f32>>,
+    lm_head: Head,
     rope: Rope,
 }
 
@@ -52,7 +53,7 @@ impl Model {
     ///
     /// As [`Self::open`].
     pub fn load(packed: PackedModel) -> Result<Self> {
-        Self::with_kernel(packed, Kernel::detect()?)
+        Self::with_engine(packed, Engine::detect()?)
     }
 
     /// Takes over a packed model. Trits and floats stay as the file has them: nothing is ternarized again.
@@ -60,7 +61,7 @@ impl Model {
     /// # Errors
     ///
     /// The first entry or tensor that breaks a rule.
-    pub fn with_kernel(packed: PackedModel, kernel: Kernel) -> Result<Self> {
+    pub fn with_engine(packed: PackedModel, engine: Engine) -> Result<Self> {
         packed.validate()?;
         let PackedModel { metadata, mut tensors } = packed;
         let config = &metadata.config;
@@ -68,11 +69,15 @@ impl Model {
             .map(|layer| block(&mut tensors, config, layer))
             .collect::<Result<_>>()?;
         let mut take = |name: &str| floats(&mut tensors, name);
-        let embed_tokens = take("model.embed_tokens.weight")?;
+        let embed_tokens = Arc::new(take("model.embed_tokens.weight")?);
         let norm = RmsNorm::new(take("model.norm.weight")?, config.rms_norm_eps);
-        let lm_head = (!config.tie_word_embeddings).then(|| take("lm_head.weight")).transpose()?;
+        let rows = match config.tie_word_embeddings {
+            true => Arc::clone(&embed_tokens),
+            false => Arc::new(take("lm_head.weight")?),
+        };
+        let lm_head = Head::new(rows, config.hidden_size);
         let rope = Rope::new(config.head_dim, config.rope_theta);
-        Ok(Self { kernel, embed_tokens, layers, norm, lm_head, rope, metadata })
+        Ok(Self { engine, embed_tokens, layers, norm, lm_head, rope, metadata })
     }
 
     /// What the file says of itself.
@@ -85,9 +90,20 @@ impl Model {
         &self.metadata.config
     }
 
+    /// What computes.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Bytes of weights that decoding reads for one token.
+    pub fn bytes_per_token(&self) -> u64 {
+        let layers = self.layers.iter().map(Block::size_bytes).sum::<usize>();
+        (layers + self.lm_head.size_bytes()) as u64
+    }
+
     /// The kernel that computes the products.
     pub fn kernel(&self) -> Kernel {
-        self.kernel
+        self.engine.kernel
     }
 
     /// The tokenizer that the file carries.
@@ -122,7 +138,7 @@ impl Model {
         self.check(ids, cache)?;
         let mut logits = Vec::with_capacity(ids.len() * self.config().vocab_size);
         for ids in ids.chunks(CHUNK) {
-            logits.extend(self.head(&self.forward(ids, cache)));
+            logits.extend(self.lm_head.logits(&self.engine, &self.forward(ids, cache)));
         }
         Ok(logits)
     }
@@ -141,13 +157,37 @@ impl Model {
     ///
     /// As [`Self::logits_all`].
     pub fn logits_last(&self, ids: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
+        Ok(self.lm_head.logits(&self.engine, &self.last(ids, cache)?))
+    }
+
+    /// Adds tokens to the cache and returns the `count` largest logits after the last, and perhaps others, by id; all of
+    /// them where `count` is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::logits_all`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::logits_all`].
+    pub fn candidates(
+        &self,
+        ids: &[u32],
+        cache: &mut Cache,
+        count: Option<usize>,
+    ) -> Result<Vec<(u32, f32)>> {
+        Ok(self.lm_head.candidates(&self.engine, &self.last(ids, cache)?, count))
+    }
+
+    /// The normalized residual stream after the last of some tokens, `[hidden]`; none for no tokens.
+    fn last(&self, ids: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
         self.check(ids, cache)?;
         let hidden = self.config().hidden_size;
         let mut last = Vec::new();
         for ids in ids.chunks(CHUNK) {
             last = self.forward(ids, cache).split_off((ids.len() - 1) * hidden);
         }
-        Ok(self.head(&last))
+        Ok(last)
     }
 
     /// `[seq]` ids to the normalized residual stream `[seq, hidden]`.
@@ -160,17 +200,10 @@ impl Model {
         }
         let angles = self.rope.angles(seen..seen + ids.len());
         for (layer, cache) in self.layers.iter().zip(cache.layers_mut()) {
-            layer.forward(self.kernel, &mut x, hidden, &angles, seen, cache);
+            layer.forward(&self.engine, &mut x, hidden, &angles, seen, cache);
         }
         cache.advance(ids.len());
         self.norm.forward(&x)
-    }
-
-    /// `[seq, hidden]` to `[seq, vocab_size]`.
-    fn head(&self, x: &[f32]) -> Vec<f32> {
-        let config = self.config();
-        let w = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        dense(self.kernel, w, config.vocab_size, config.hidden_size, x)
     }
 
     fn check(&self, ids: &[u32], cache: &Cache) -> Result<()> {
@@ -193,21 +226,26 @@ fn block(
 ) -> Result<Block> {
     let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
     let parts = config.block_linears();
-    let mut linear = |index: usize| {
-        let (part, d_output, d_input) = parts[index];
-        Ok::<_, Error>(Linear::new(take(tensors, &name(part))?, d_output, d_input))
+    let mut linear = |range: std::ops::Range<usize>| {
+        let parts = &parts[range];
+        let tensor = |&(part, d_output, _): &(&str, usize, usize)| {
+            Ok((take(tensors, &name(part))?, d_output))
+        };
+        let tensors = parts.iter().map(tensor).collect::<Result<Vec<_>>>()?;
+        Ok::<_, Error>(Linear::new(tensors, parts[0].2))
     };
-    let attention = [linear(0)?, linear(1)?, linear(2)?, linear(3)?];
-    let mlp = [linear(4)?, linear(5)?, linear(6)?];
+    let (qkv_proj, o_proj) = (linear(0..3)?, linear(3..4)?);
+    let (gate_up_proj, down_proj) = (linear(4..6)?, linear(6..7)?);
     let mut norm = |part: &str| {
         Ok::<_, Error>(RmsNorm::new(floats(tensors, &name(part))?, config.rms_norm_eps))
     };
     Ok(Block {
         input_layernorm: norm("input_layernorm")?,
-        self_attn: Attention::new(attention, config),
+        self_attn: Attention::new(qkv_proj, o_proj, config),
         post_attention_layernorm: norm("post_attention_layernorm")?,
         mlp: Mlp::new(
-            mlp,
+            gate_up_proj,
+            down_proj,
             config.intermediate_size,
             config.hidden_act,
             config.activation_quantizer,
@@ -239,8 +277,11 @@ fn about(name: &str, source: tern_format::Error) -> Error {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::sync::Arc;
     use tern_format::config::{ActivationQuantizer, Architecture};
+
     use tern_format::packed::{FloatTensor, FloatType};
+    use tern_kernels::pool::Pool;
 
     use super::*;
     use crate::reference::{self, config, packed};
@@ -268,7 +309,7 @@ mod tests {
                 let packed = packed(&config, 7);
                 let expected = reference::logits(&packed, &ids(150));
                 for kernel in kernels() {
-                    let model = Model::with_kernel(packed.clone(), kernel).unwrap();
+                    let model = Model::with_engine(packed.clone(), kernel.into()).unwrap();
                     let logits = model.logits_all(&ids(150), &mut model.cache()).unwrap();
                     let error = difference(&logits, &expected);
                     assert!(error < 1e-5, "{architecture:?} {}: {error:e}", kernel.name());
@@ -285,7 +326,7 @@ mod tests {
         let packed = packed(&config, 8);
         let expected = reference::logits(&packed, &ids(40));
         for kernel in kernels() {
-            let model = Model::with_kernel(packed.clone(), kernel).unwrap();
+            let model = Model::with_engine(packed.clone(), kernel.into()).unwrap();
             let logits = model.logits_all(&ids(40), &mut model.cache()).unwrap();
             let rows = logits.chunks_exact(config.vocab_size).zip(&expected);
             let errors: Vec<f64> = rows
@@ -331,7 +372,7 @@ mod tests {
             let mut config = config(Architecture::Bitlm);
             config.activation_quantizer = quantizer;
             for kernel in kernels() {
-                let model = Model::with_kernel(packed(&config, 3), kernel).unwrap();
+                let model = Model::with_engine(packed(&config, 3), kernel.into()).unwrap();
                 let ids = ids(200);
                 let all = model.logits_all(&ids, &mut model.cache()).unwrap();
                 for cuts in [vec![1; 200], vec![5, 128, 1, 66], vec![200]] {
@@ -359,14 +400,13 @@ mod tests {
             ..config(Architecture::Bitlm)
         };
         let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let model = Model::load(packed(&config, 4)).unwrap();
-            pool.install(|| {
-                let mut cache = model.cache();
-                let mut logits = model.logits_all(&ids(150), &mut cache).unwrap();
-                logits.extend(model.logits_last(&[1], &mut cache).unwrap());
-                logits
-            })
+            let pool = Arc::new(Pool::new(threads));
+            let engine = Engine { pool, ..Engine::detect().unwrap() };
+            let model = Model::with_engine(packed(&config, 4), engine).unwrap();
+            let mut cache = model.cache();
+            let mut logits = model.logits_all(&ids(150), &mut cache).unwrap();
+            logits.extend(model.logits_last(&[1], &mut cache).unwrap());
+            logits
         };
         assert_eq!(run(1), run(3));
     }

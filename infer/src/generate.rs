@@ -160,16 +160,16 @@ impl<'a> Generator<'a> {
         if prompt.is_empty() {
             return Err(Error::NoTokens);
         }
-        let mut logits = self.model.logits_last(prompt, &mut cache)?;
-        let prefill = start.elapsed();
         sampler.accept(prompt);
+        let mut candidates = self.model.candidates(prompt, &mut cache, sampler.wanted())?;
+        let prefill = start.elapsed();
 
         let eos = self.model.metadata().eos.filter(|_| !options.ignore_eos);
         let most = self.model.config().max_position_embeddings;
         let mut ids = Vec::new();
         let mut stop_reason = StopReason::MaxTokens;
         while ids.len() < options.max_tokens {
-            let id = sampler.sample(&logits)?;
+            let id = sampler.sample_among(candidates)?;
             ids.push(id);
             if Some(id) == eos {
                 stop_reason = StopReason::Eos;
@@ -186,7 +186,7 @@ impl<'a> Generator<'a> {
                 stop_reason = StopReason::ContextFull;
                 break;
             }
-            logits = self.model.logits_last(&[id], &mut cache)?;
+            candidates = self.model.candidates(&[id], &mut cache, sampler.wanted())?;
         }
         let (text, stop_reason) = text.finish(stop_reason)?;
         let decode = start.elapsed().saturating_sub(prefill);

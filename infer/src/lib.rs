@@ -1,7 +1,7 @@
 //! From a packed file to text: the decoder over packed weights, its cache, the sampler, and the verifier.
 //!
 //! Nothing here knows Burn or the trainer. The files are in the order of those of the training decoder:
-//! [`linear`], [`norm`], [`rope`], [`attention`], [`mlp`], [`block`], [`decoder`].
+//! [`linear`], [`norm`], [`rope`], [`attention`], [`mlp`], [`block`], `head`, [`decoder`].
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;
@@ -19,11 +19,13 @@
 #![forbid(unsafe_code)]
 
 pub mod attention;
+pub mod bench;
 pub mod block;
 pub mod cache;
 pub mod decoder;
 pub mod error;
 pub mod generate;
+mod head;
 pub mod linear;
 pub mod loss;
 pub mod mlp;

@@ -1,29 +1,51 @@
-//! A linear layer over packed or float weights, `y = x W^T`.
+//! Linear layers over packed or float weights, `y = x W^T`.
 
-use rayon::prelude::*;
+use std::cell::OnceCell;
+use std::sync::Arc;
+
 use tern_format::config::ActivationQuantizer;
 use tern_format::packed::Tensor;
-use tern_kernels::quantize::quantize_int8;
+use tern_kernels::pool::Pool;
 use tern_kernels::ternary::Kernel;
+use tern_kernels::ternary_matrix::{T2, TernaryMatrix};
+use tern_kernels::tokens::{FloatTokens, Int8Tokens};
 
-/// Products below which a second thread costs more than it saves: handing out work takes some 10 us, and
-/// one core does this many in 40 (int8) to 170 us (floats).
-pub(crate) const PARALLEL: usize = 1 << 21;
+use crate::error::Result;
 
-/// Tokens that one task takes: a multiple of the four that a kernel's tile takes.
-const TOKENS: usize = 16;
+/// What computes: the kernels of this CPU, and the threads they run on.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    /// The instructions.
+    pub kernel: Kernel,
+    /// The threads.
+    pub pool: Arc<Pool>,
+}
 
-/// Outputs that one task takes.
-const OUTPUTS: usize = 64;
+impl Engine {
+    /// The kernel that this CPU or `TERN_KERNEL` chooses, on the threads of this process.
+    ///
+    /// # Errors
+    ///
+    /// If `TERN_KERNEL` names a kernel that is not to be had.
+    pub fn detect() -> Result<Self> {
+        Ok(Kernel::detect()?.into())
+    }
+}
 
-/// The input of one or more layers: floats, and their eight-bit codes where the model has them.
-///
-/// Quantized once, for all layers that read it.
+impl From<Kernel> for Engine {
+    /// On the threads of this process.
+    fn from(kernel: Kernel) -> Self {
+        Self { kernel, pool: Pool::common() }
+    }
+}
+
+/// The input of one or more layers, as their weights want it: quantized and dealt once, for all that read it.
 #[derive(Debug)]
 pub struct Activations<'a> {
     x: &'a [f32],
-    /// Codes `[seq, d_input]` and scales `[seq]`.
-    int8: Option<(Vec<i8>, Vec<f32>)>,
+    d_input: usize,
+    int8: Option<Int8Tokens>,
+    float: OnceCell<FloatTokens>,
 }
 
 impl<'a> Activations<'a> {
@@ -33,48 +55,78 @@ impl<'a> Activations<'a> {
     ///
     /// - `x`: `[seq, d_input]`
     pub fn new(x: &'a [f32], d_input: usize, quantizer: ActivationQuantizer) -> Self {
-        let int8 = (quantizer == ActivationQuantizer::Int8).then(|| {
-            let mut codes = vec![0; x.len()];
-            let tokens = x.chunks_exact(d_input).zip(codes.chunks_exact_mut(d_input));
-            let scales = tokens.map(|(x, codes)| quantize_int8(x, codes)).collect();
-            (codes, scales)
-        });
-        Self { x, int8 }
+        let int8 = match quantizer {
+            ActivationQuantizer::Int8 => Some(Int8Tokens::quantize(x, d_input)),
+            ActivationQuantizer::None => None,
+        };
+        Self { x, d_input, int8, float: OnceCell::new() }
+    }
+
+    fn seq(&self) -> usize {
+        self.x.len() / self.d_input
+    }
+
+    fn float(&self) -> &FloatTokens {
+        self.float.get_or_init(|| FloatTokens::new(self.x, self.d_input))
     }
 }
 
-/// One linear layer, without bias.
+/// Layers without bias that have the same input, as one: its output is theirs, one after the other.
 #[derive(Debug)]
 pub struct Linear {
     d_output: usize,
-    d_input: usize,
-    weights: Weights,
+    parts: Vec<Weights>,
 }
 
 #[derive(Debug)]
 enum Weights {
-    /// Rows in the encoding `t2`, as the file has them, and the scale of all.
-    Ternary { bytes: Vec<u8>, scale: f32 },
-    /// Rows as the file has them. They are never ternarized here: a latent model is a float model, and
-    /// the verifier says so.
-    Float(Vec<f32>),
+    Ternary(TernaryMatrix),
+    /// `[d_output, d_input]`. They are never ternarized here: a latent model is a float model, and the verifier says so.
+    Float {
+        w: Vec<f32>,
+        d_output: usize,
+    },
 }
 
 impl Linear {
-    /// Takes over a matrix that [`tern_format::packed::PackedModel::validate`] has passed.
+    /// Takes over matrices that [`tern_format::packed::PackedModel::validate`] has passed.
     ///
     /// # Shapes
     ///
-    /// - `tensor`: `[d_output, d_input]`
-    pub fn new(tensor: Tensor, d_output: usize, d_input: usize) -> Self {
-        let weights = match tensor {
-            Tensor::Ternary(ternary) => {
-                let scale = ternary.scales.first().copied().unwrap_or(1.0);
-                Weights::Ternary { bytes: ternary.bytes, scale }
+    /// - `tensors`: each with its `d_output`, `[d_output, d_input]`
+    pub fn new(tensors: Vec<(Tensor, usize)>, d_input: usize) -> Self {
+        let d_output = tensors.iter().map(|(_, d_output)| d_output).sum();
+        let is_ternary = |tensor: &Tensor| matches!(tensor, Tensor::Ternary(_));
+        let mut parts = Vec::new();
+        // Neighbours of a kind are one matrix; in a model that a verifier would accept all are of a kind.
+        for run in tensors.chunk_by(|(a, _), (b, _)| is_ternary(a) == is_ternary(b)) {
+            let (mut ternary, mut w) = (Vec::new(), Vec::new());
+            for (tensor, d_output) in run {
+                match tensor {
+                    Tensor::Ternary(tensor) => ternary.push(T2 {
+                        bytes: &tensor.bytes,
+                        d_output: *d_output,
+                        scale: tensor.scales.first().copied().unwrap_or(1.0),
+                    }),
+                    Tensor::Float(tensor) => w.extend_from_slice(&tensor.values),
+                }
             }
-            Tensor::Float(float) => Weights::Float(float.values),
+            parts.push(if ternary.is_empty() {
+                Weights::Float { d_output: w.len() / d_input, w }
+            } else {
+                Weights::Ternary(TernaryMatrix::stack(&ternary, d_input))
+            });
+        }
+        Self { d_output, parts }
+    }
+
+    /// Bytes of its matrices.
+    pub(crate) fn size_bytes(&self) -> usize {
+        let size = |part: &Weights| match part {
+            Weights::Ternary(w) => w.size_bytes(),
+            Weights::Float { w, .. } => size_of_val(w.as_slice()),
         };
-        Self { d_output, d_input, weights }
+        self.parts.iter().map(size).sum()
     }
 
     /// `y = (trits · codes) * scale_w * scale_x`: integers first, then the scales. Without codes
@@ -83,92 +135,80 @@ impl Linear {
     /// # Shapes
     ///
     /// - `x`: `[seq, d_input]`; returns `[seq, d_output]`
-    pub fn forward(&self, kernel: Kernel, x: &Activations<'_>) -> Vec<f32> {
-        let (d_output, d_input) = (self.d_output, self.d_input);
-        match (&self.weights, &x.int8) {
-            (Weights::Ternary { bytes, scale }, None) => {
-                let row_bytes = d_input.div_ceil(4);
-                let mut y = self.split(x.x, |rows, x, y| {
-                    let bytes = &bytes[rows.start * row_bytes..rows.end * row_bytes];
-                    kernel.matmul_f32(bytes, rows.len(), d_input, x, y);
-                });
-                y.iter_mut().for_each(|y| *y *= scale);
-                y
-            }
-            (Weights::Ternary { bytes, scale }, Some((codes, scales))) => {
-                let row_bytes = d_input.div_ceil(4);
-                let sums: Vec<i32> = self.split(codes, |rows, x, y| {
-                    let bytes = &bytes[rows.start * row_bytes..rows.end * row_bytes];
-                    kernel.matmul_i8(bytes, rows.len(), d_input, x, y);
-                });
-                let mut y = vec![0.0; sums.len()];
-                let tokens = y.chunks_exact_mut(d_output).zip(sums.chunks_exact(d_output));
-                for ((y, sums), of_x) in tokens.zip(scales) {
-                    y.iter_mut().zip(sums).for_each(|(y, &sum)| *y = sum as f32 * scale * of_x);
-                }
-                y
-            }
-            (Weights::Float(w), None) => self.float(kernel, w, x.x),
-            (Weights::Float(w), Some((codes, scales))) => {
-                let mut x = vec![0.0; codes.len()];
-                let tokens = x.chunks_exact_mut(d_input).zip(codes.chunks_exact(d_input));
-                for ((x, codes), of_x) in tokens.zip(scales) {
-                    x.iter_mut().zip(codes).for_each(|(x, &code)| *x = f32::from(code) * of_x);
-                }
-                self.float(kernel, w, &x)
+    pub fn forward(&self, engine: &Engine, x: &Activations<'_>) -> Vec<f32> {
+        if let [only] = &self.parts[..] {
+            return only.forward(engine, x);
+        }
+        let parts: Vec<_> = self.parts.iter().map(|part| part.forward(engine, x)).collect();
+        let mut y = Vec::with_capacity(x.seq() * self.d_output);
+        for t in 0..x.seq() {
+            for part in &parts {
+                let width = part.len() / x.seq();
+                y.extend_from_slice(&part[t * width..][..width]);
             }
         }
-    }
-
-    fn float(&self, kernel: Kernel, w: &[f32], x: &[f32]) -> Vec<f32> {
-        dense(kernel, w, self.d_output, self.d_input, x)
-    }
-
-    fn split<X: Sync, Y: Copy + Default + Send>(
-        &self,
-        x: &[X],
-        product: impl Fn(std::ops::Range<usize>, &[X], &mut [Y]) + Sync,
-    ) -> Vec<Y> {
-        split(self.d_output, self.d_input, x, product)
+        y
     }
 }
 
-/// A float product, over threads where it is large: float layers and the head.
+impl Weights {
+    fn forward(&self, engine: &Engine, x: &Activations<'_>) -> Vec<f32> {
+        let Engine { kernel, pool } = engine;
+        match (self, &x.int8) {
+            (Self::Ternary(w), None) => {
+                let mut y = vec![0.0; x.seq() * w.d_output()];
+                kernel.ternary_f32(pool, w, x.float(), &mut y);
+                y
+            }
+            (Self::Ternary(w), Some(x)) => {
+                let mut y = vec![0.0; x.seq() * w.d_output()];
+                kernel.ternary_int8(pool, w, x, &mut y);
+                y
+            }
+            (Self::Float { w, d_output }, None) => dense(engine, w, *d_output, x.d_input, x.x),
+            (Self::Float { w, d_output }, Some(int8)) => {
+                dense(engine, w, *d_output, x.d_input, &int8.dequantize())
+            }
+        }
+    }
+}
+
+/// Products below which a second thread costs more than it saves.
+const PARALLEL: usize = 1 << 17;
+
+/// Tokens that one task takes: a multiple of the four that a kernel's tile takes.
+const TOKENS: usize = 16;
+
+/// Outputs that one task takes.
+const OUTPUTS: usize = 64;
+
+/// A float product, over threads where it is large: float layers and the head. A kernel's sums depend on nothing beside
+/// them, so neither the cut into tasks nor the number of threads changes a bit.
 ///
 /// # Shapes
 ///
 /// - `w`: `[d_output, d_input]`; `x`: `[seq, d_input]`; returns `[seq, d_output]`
 pub(crate) fn dense(
-    kernel: Kernel,
+    engine: &Engine,
     w: &[f32],
     d_output: usize,
     d_input: usize,
     x: &[f32],
 ) -> Vec<f32> {
-    split(d_output, d_input, x, |rows, x, y| {
-        kernel.dense(&w[rows.start * d_input..rows.end * d_input], rows.len(), d_input, x, y);
-    })
-}
-
-/// Cuts a product into fixed tasks: several tokens by tokens, one token by outputs. A kernel's sums
-/// depend on nothing beside them, so neither the cut nor the number of threads changes a bit.
-fn split<X: Sync, Y: Copy + Default + Send>(
-    d_output: usize,
-    d_input: usize,
-    x: &[X],
-    product: impl Fn(std::ops::Range<usize>, &[X], &mut [Y]) + Sync,
-) -> Vec<Y> {
+    let Engine { kernel, pool } = engine;
     let seq = x.len() / d_input;
-    let mut y = vec![Y::default(); seq * d_output];
+    let mut y = vec![0.0; seq * d_output];
     if seq * d_output * d_input < PARALLEL {
-        product(0..d_output, x, &mut y);
+        kernel.dense(w, d_output, d_input, x, &mut y);
     } else if seq > 1 {
-        y.par_chunks_mut(TOKENS * d_output)
-            .zip(x.par_chunks(TOKENS * d_input))
-            .for_each(|(y, x)| product(0..d_output, x, y));
+        pool.write_chunks(&mut y, TOKENS * d_output, |task, y| {
+            let x = &x[task * TOKENS * d_input..][..y.len() / d_output * d_input];
+            kernel.dense(w, d_output, d_input, x, y);
+        });
     } else {
-        y.par_chunks_mut(OUTPUTS).enumerate().for_each(|(task, y)| {
-            product(task * OUTPUTS..task * OUTPUTS + y.len(), x, y);
+        pool.write_chunks(&mut y, OUTPUTS, |task, y| {
+            let w = &w[task * OUTPUTS * d_input..][..y.len() * d_input];
+            kernel.dense(w, y.len(), d_input, x, y);
         });
     }
     y

@@ -21,11 +21,8 @@ impl RmsNorm {
     ///
     /// - `x`: `[seq, hidden]`; returns the same
     pub fn forward(&self, x: &[f32]) -> Vec<f32> {
-        let hidden = self.gain.len();
         let mut out = vec![0.0; x.len()];
-        for (x, out) in x.chunks_exact(hidden).zip(out.chunks_exact_mut(hidden)) {
-            rms_norm(x, &self.gain, self.eps, out);
-        }
+        rms_norm(x, &self.gain, self.eps, &mut out);
         out
     }
 }

@@ -35,15 +35,15 @@ impl Rope {
 }
 
 impl Angles {
-    /// Rotates every head of every token.
+    /// Rotates the first heads of every token.
     ///
     /// # Shapes
     ///
-    /// - `x`: `[seq, heads, head_dim]`
-    pub fn rotate(&self, x: &mut [f32], heads: usize) {
+    /// - `x`: `[seq, width]`, of which `heads * head_dim` are rotated
+    pub fn rotate(&self, x: &mut [f32], width: usize, heads: usize) {
         let rows = self.cos.chunks_exact(self.half).zip(self.sin.chunks_exact(self.half));
-        for (x, (cos, sin)) in x.chunks_exact_mut(heads * 2 * self.half).zip(rows) {
-            rotate(x, cos, sin);
+        for (x, (cos, sin)) in x.chunks_exact_mut(width).zip(rows) {
+            rotate(&mut x[..heads * 2 * self.half], cos, sin);
         }
     }
 }

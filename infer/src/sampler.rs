@@ -132,6 +132,17 @@ impl Sampler {
         self.position += ids.len();
     }
 
+    /// How many of the largest logits decide the next token; none if it takes all.
+    ///
+    /// A penalty lowers those of tokens seen, so as many more may move up.
+    pub fn wanted(&self) -> Option<usize> {
+        let Settings { temperature, top_k, repetition_penalty, .. } = self.settings;
+        let most = if temperature == 0.0 { 1 } else { top_k };
+        // A penalty below 1 raises them, from any place.
+        (most > 0 && repetition_penalty >= 1.0)
+            .then(|| most + if repetition_penalty == 1.0 { 0 } else { self.seen.len() })
+    }
+
     /// The next token. NaN counts as minus infinity.
     ///
     /// One call takes one number from the random stream, whatever the settings, so the draws of one seed
@@ -145,19 +156,28 @@ impl Sampler {
     ///
     /// [`Error::Logits`] if a logit is infinite or none is a number.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
+        self.sample_among((0..).zip(logits.iter().copied()).collect())
+    }
+
+    /// [`Self::sample`] where only some logits are known: the [`Self::wanted`] largest and perhaps others, by id.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::sample`].
+    pub fn sample_among(&mut self, candidates: Vec<(u32, f32)>) -> Result<u32> {
         // 53 bits: every f64 in [0, 1) that is a multiple of 2^-53.
         let draw = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let id = self.choose(logits, draw).ok_or(Error::Logits { position: self.position })?;
+        let id = self.choose(candidates, draw).ok_or(Error::Logits { position: self.position })?;
         self.accept(&[id]);
         Ok(id)
     }
 
-    fn choose(&self, logits: &[f32], draw: f64) -> Option<u32> {
+    fn choose(&self, mut candidates: Vec<(u32, f32)>, draw: f64) -> Option<u32> {
         let Settings { temperature, top_k, top_p, min_p, repetition_penalty, .. } = self.settings;
-        let mut candidates: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
         if repetition_penalty != 1.0 {
             for &id in &self.seen {
-                if let Some((_, logit)) = candidates.get_mut(id as usize) {
+                if let Ok(place) = candidates.binary_search_by_key(&id, |&(id, _)| id) {
+                    let logit = &mut candidates[place].1;
                     *logit = penalized(*logit, repetition_penalty);
                 }
             }
@@ -229,7 +249,9 @@ mod tests {
     /// Which ids are ever drawn, over the whole range of draws.
     fn drawn(settings: Settings, logits: &[f32]) -> Vec<u32> {
         let sampler = Sampler::new(settings).unwrap();
-        let ids = (0..1000).map(|i| sampler.choose(logits, f64::from(i) / 1000.0).unwrap());
+        let candidates: Vec<_> = (0..).zip(logits.iter().copied()).collect();
+        let draws = (0..1000).map(|i| f64::from(i) / 1000.0);
+        let ids = draws.map(|draw| sampler.choose(candidates.clone(), draw).unwrap());
         ids.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
@@ -282,6 +304,32 @@ mod tests {
         assert_eq!(sampler.sample(&[3.0, 2.0, -1.0]).unwrap(), 0);
         sampler.accept(&[0, 0, 99]);
         assert_eq!(sampler.sample(&[-1.0, -2.1, -1.9]).unwrap(), 2);
+    }
+
+    #[test]
+    fn the_logits_wanted_decide_as_all_do() {
+        let logits: Vec<f32> =
+            (0..300).map(|i| ((i * i * 7 % 211) as f32 - 100.0) / 30.0).collect();
+        let mut order: Vec<u32> = (0..300).collect();
+        order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
+        for (temperature, top_k) in [(0.0, 0), (0.0, 7), (0.8, 1), (0.8, 20), (1.5, 250)] {
+            for repetition_penalty in [1.0, 1.3] {
+                let settings =
+                    Settings { temperature, top_k, top_p: 0.9, repetition_penalty, ..free() };
+                let mut all = Sampler::new(settings).unwrap();
+                let mut some = all.clone();
+                for _ in 0..50 {
+                    let wanted = some.wanted().unwrap().min(300);
+                    let mut largest = order[..wanted].to_vec();
+                    largest.sort_unstable();
+                    let largest = largest.into_iter().map(|id| (id, logits[id as usize])).collect();
+                    assert_eq!(some.sample_among(largest).unwrap(), all.sample(&logits).unwrap());
+                }
+            }
+        }
+        assert_eq!(Sampler::new(free()).unwrap().wanted(), None);
+        let raised = Settings { top_k: 5, repetition_penalty: 0.9, ..free() };
+        assert_eq!(Sampler::new(raised).unwrap().wanted(), None);
     }
 
     #[test]

@@ -1,18 +1,26 @@
 //! Arithmetic on slices: ternary products, quantizers, and the fused passes of training.
 //!
-//! The only crate with `unsafe`: SIMD kernels and memory maps.
+//! The only crate with `unsafe`: SIMD kernels, threads and memory.
 
 mod arch;
+pub mod bandwidth;
 pub mod cpu;
 pub mod dense;
-pub mod exp;
+mod exp;
+pub mod int8_matrix;
 pub mod mapped_file;
 pub mod norm;
+mod pages;
+pub mod pool;
 pub mod quantize;
 pub mod rope;
+mod shared;
+mod simd;
 pub mod softmax;
 pub mod swiglu;
 pub mod ternarize;
 pub mod ternary;
+pub mod ternary_matrix;
+pub mod tokens;
 #[cfg(feature = "train")]
 pub mod train;

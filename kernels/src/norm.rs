@@ -1,31 +1,37 @@
 //! Root-mean-square normalization (RMSNorm, arXiv:1910.07467).
 
-/// Independent partial sums: a fixed number, so that the sum does not depend on the CPU.
-const LANES: usize = 8;
+use crate::simd::{simd, sum};
 
-/// `out_i = x_i / sqrt(mean(x^2) + eps) * gain_i`.
+/// `out_i = x_i / rms(x) * gain_i` for each row, `rms(x) = sqrt(mean(x^2) + eps)`.
 ///
 /// # Shapes
 ///
-/// - `x`, `gain`, `out`: `[hidden]`
+/// - `x`, `out`: `[rows, hidden]`; `gain`: `[hidden]`
 ///
 /// # Panics
 ///
-/// If the lengths differ.
+/// If the shapes disagree.
 pub fn rms_norm(x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
-    assert!(x.len() == gain.len() && x.len() == out.len(), "one gain for one value");
-    let mut lanes = [0.0f32; LANES];
-    let blocks = x.chunks_exact(LANES);
-    let rest = blocks.remainder();
-    for block in blocks {
-        for (lane, &value) in lanes.iter_mut().zip(block) {
-            *lane += value * value;
+    assert!(!gain.is_empty() && x.len().is_multiple_of(gain.len()), "rows of {}", gain.len());
+    assert_eq!(x.len(), out.len(), "one output for one value");
+    normalize(x, gain, eps, out);
+}
+
+/// `1 / rms(x)`.
+#[inline(always)]
+pub(crate) fn inverse_rms(x: &[f32], eps: f32) -> f32 {
+    let squares = sum([x], |[x]| x * x);
+    1.0 / (squares / x.len() as f32 + eps).sqrt()
+}
+
+simd! {
+    fn normalize<'a>(x: &'a [f32], gain: &'a [f32], eps: f32, out: &'a mut [f32]) {
+        for (x, out) in x.chunks_exact(gain.len()).zip(out.chunks_exact_mut(gain.len())) {
+            let r = inverse_rms(x, eps);
+            for ((out, x), gain) in out.iter_mut().zip(x).zip(gain) {
+                *out = x * r * gain;
+            }
         }
-    }
-    let squares = lanes.iter().sum::<f32>() + rest.iter().map(|&value| value * value).sum::<f32>();
-    let scale = 1.0 / (squares / x.len() as f32 + eps).sqrt();
-    for ((out, &value), &gain) in out.iter_mut().zip(x).zip(gain) {
-        *out = value * scale * gain;
     }
 }
 

@@ -1,5 +1,7 @@
 //! The one quantizer of activations: a float vector to eight-bit codes and a scale.
 
+use crate::simd::{LANES, simd};
+
 /// The smallest absmax that divides; it keeps a vector of zeros finite.
 pub const EPS: f32 = 1e-5;
 
@@ -21,29 +23,35 @@ const ROUND: f32 = 12_582_912.0;
 /// If the lengths differ.
 pub fn quantize_int8(x: &[f32], codes: &mut [i8]) -> f32 {
     assert_eq!(x.len(), codes.len(), "one code for one activation");
-    let k = 127.0 / absmax(x).max(EPS);
-    for (code, &value) in codes.iter_mut().zip(x) {
-        *code = code_of(value * k);
+    quantize(x, codes)
+}
+
+simd! {
+    fn quantize<'a>(x: &'a [f32], codes: &'a mut [i8]) -> f32 {
+        let k = 127.0 / absmax(x).max(EPS);
+        for (code, &value) in codes.iter_mut().zip(x) {
+            *code = code_of(value * k);
+        }
+        k.recip()
     }
-    k.recip()
 }
 
 /// The largest magnitude; 0 if `x` is empty, NaN left out.
+#[inline(always)]
 fn absmax(x: &[f32]) -> f32 {
-    // A maximum is the same in any order: eight lanes only let the compiler vectorize it.
-    let mut lanes = [0.0f32; 8];
-    let blocks = x.chunks_exact(8);
-    let rest = blocks.remainder();
-    for block in blocks {
-        for (lane, &value) in lanes.iter_mut().zip(block) {
-            *lane = if value.abs() > *lane { value.abs() } else { *lane };
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [0.0f32; LANES];
+    let (whole, tail) = x.as_chunks::<LANES>();
+    for x in whole {
+        for (lane, x) in lanes.iter_mut().zip(x) {
+            *lane = larger(*lane, x.abs());
         }
     }
-    lanes.iter().chain(rest).fold(0.0, |most, &value| most.max(value.abs()))
+    lanes.into_iter().chain(tail.iter().map(|x| x.abs())).fold(0.0, larger)
 }
 
 /// Clamps to an eight-bit code and rounds halves to even, in operations that every CPU vectorizes.
-#[inline]
+#[inline(always)]
 fn code_of(scaled: f32) -> i8 {
     let zero_if_nan = if scaled.is_nan() { 0.0 } else { scaled };
     (zero_if_nan.clamp(-128.0, 127.0) + ROUND).to_bits() as i8

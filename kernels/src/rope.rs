@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::simd::simd;
+
 /// `theta^(-2i / head_dim)`: how fast each pair of a head turns, in radians a position.
 ///
 /// # Shapes
@@ -50,10 +52,16 @@ pub fn rope_tables(seq: usize, head_dim: usize, theta: f64) -> (Vec<f32>, Vec<f3
 pub fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     assert_eq!(cos.len(), sin.len(), "one sine for one cosine");
     assert!(x.len().is_multiple_of(2 * cos.len()), "whole heads");
-    for head in x.chunks_exact_mut(2 * cos.len()) {
-        let (low, high) = head.split_at_mut(cos.len());
-        for (((a, b), &cos), &sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+    turn(x, cos, sin);
+}
+
+simd! {
+    fn turn<'a>(x: &'a mut [f32], cos: &'a [f32], sin: &'a [f32]) {
+        for head in x.chunks_exact_mut(2 * cos.len()) {
+            let (low, high) = head.split_at_mut(cos.len());
+            for (((a, b), &cos), &sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
         }
     }
 }

@@ -1,9 +1,7 @@
 //! Softmax.
 
 use crate::exp::exp;
-
-/// Independent partial maxima and sums: a fixed number, so that the sum does not depend on the CPU.
-const LANES: usize = 8;
+use crate::simd::{max, simd, sum};
 
 /// `x_i = e^(x_i - max x) / sum e^(x_j - max x)`, in place. Nothing happens to an empty slice.
 ///
@@ -11,43 +9,25 @@ const LANES: usize = 8;
 ///
 /// - `x`: `[n]`; entries of minus infinity get the weight 0
 pub fn softmax(x: &mut [f32]) {
-    let most = largest(x);
-    if most == f32::NEG_INFINITY && x.iter().all(|v| *v == most) {
+    if x.iter().all(|&value| value == f32::NEG_INFINITY) {
         // All are minus infinity (or there are none): no entry is likelier than another.
         let share = 1.0 / x.len() as f32;
-        x.fill(share);
-        return;
+        return x.fill(share);
     }
-    let mut lanes = [0.0f32; LANES];
-    let mut blocks = x.chunks_exact_mut(LANES);
-    for block in &mut blocks {
-        for (lane, value) in lanes.iter_mut().zip(block) {
-            *value = exp(*value - most);
-            *lane += *value;
-        }
-    }
-    let mut total = 0.0;
-    for value in blocks.into_remainder() {
-        *value = exp(*value - most);
-        total += *value;
-    }
-    let scale = 1.0 / (lanes.iter().sum::<f32>() + total);
-    for value in x {
-        *value *= scale;
-    }
+    normalize(x);
 }
 
-/// The largest entry; minus infinity if there is none.
-fn largest(x: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let blocks = x.chunks_exact(LANES);
-    let rest = blocks.remainder();
-    for block in blocks {
-        for (lane, &value) in lanes.iter_mut().zip(block) {
-            *lane = if value > *lane { value } else { *lane };
+simd! {
+    fn normalize<'a>(x: &'a mut [f32]) {
+        let most = max(x);
+        for value in x.iter_mut() {
+            *value = exp(*value - most);
+        }
+        let scale = 1.0 / sum([x], |[weight]| weight);
+        for value in x {
+            *value *= scale;
         }
     }
-    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |most, &value| most.max(value))
 }
 
 #[cfg(test)]

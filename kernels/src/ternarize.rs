@@ -1,7 +1,7 @@
 //! The one quantizer of weights: latent weights to trits and a scale.
 //!
-//! Projection, export and import all call [`ternarize`]; the forward pass of training is its twin,
-//! and a test counts the trits on which they differ.
+//! Projection at export and the watch over a run's matrices call [`ternarize`]; the forward pass of training has a twin that
+//! keeps trits as floats, and a test holds the two to the same trits.
 
 /// The smallest mean that divides; it keeps a matrix of zeros finite (arXiv:2402.17764 section 2).
 pub const EPS: f64 = 1e-5;

@@ -1,25 +1,38 @@
-//! Products of ternary matrices with float or int8 vectors, by the kernel chosen at run time.
-//!
-//! A matrix is rows of 2-bit codes (`trit + 1`), four to a byte, lowest bits first; each row starts at
-//! a byte, and the padding of its last byte is left out of the arithmetic. This is the packed file's own
-//! layout, so nothing is repacked at load.
+//! Products of ternary matrices with float or int8 tokens, and of the int8 head, by the kernel chosen at run time.
 
 use std::fmt;
 
-#[cfg(target_arch = "x86_64")]
-use crate::arch::Avx2;
 use crate::arch::{Arch, Scalar};
+#[cfg(target_arch = "x86_64")]
+use crate::arch::{Avx2, Avx512Vnni, AvxVnni};
+use crate::int8_matrix::Int8Matrix;
+use crate::pool::Pool;
+use crate::shared::Shared;
+use crate::ternary_matrix::{PANEL, TernaryMatrix};
+use crate::tokens::{FloatTokens, GROUP, Int8Tokens, TILES, Tile, tiles};
 
 /// The environment variable that forces a kernel by name.
 pub const VARIABLE: &str = "TERN_KERNEL";
 
 /// The names of all kernels, fastest first.
-const NAMES: [&str; 2] = ["avx2", "scalar"];
+const NAMES: [&str; 4] = ["avx512-vnni", "avx-vnni", "avx2", "scalar"];
+
+/// Panels that a kernel is given at once.
+const PANELS: usize = 4;
+
+/// Products that make a task: 10 to 50 us of one core, many times what it costs to hand one out, and little enough
+/// that nobody waits long for the last.
+const TASK: usize = 1 << 22;
+
+/// Products below which a second thread costs more than it saves.
+const PARALLEL: usize = 1 << 17;
 
 /// Arithmetic for the CPU at hand.
 ///
-/// Every kernel adds in an order of its own that depends on nothing but the shape: the same kernel gives
-/// the same bits for the same row whatever is computed beside it, on any number of threads.
+/// Ternary products are equal to the bit on every kernel and any number of threads: those of integers because they are
+/// exact, those of floats because every kernel adds the inputs of a row one after the other, and `trit * x` is exact.
+/// Float products add in an order of the kernel's own, which depends on nothing but the shape: the same kernel gives
+/// the same bits for the same row whatever is computed beside it.
 #[derive(Clone, Copy)]
 pub struct Kernel(&'static dyn Arch);
 
@@ -78,11 +91,21 @@ impl Kernel {
 
     /// Every kernel that this CPU can run, fastest first.
     pub fn available() -> Vec<Self> {
+        let mut kernels = Vec::new();
         #[cfg(target_arch = "x86_64")]
-        let simd = Avx2::new().map(|avx2| Self(avx2));
-        #[cfg(not(target_arch = "x86_64"))]
-        let simd: Option<Self> = None;
-        simd.into_iter().chain([Self(&Scalar)]).collect()
+        {
+            kernels.extend(Avx512Vnni::new().map(|arch| Self(arch)));
+            kernels.extend(AvxVnni::new().map(|arch| Self(arch)));
+            kernels.extend(Avx2::new().map(|arch| Self(arch)));
+        }
+        kernels.push(Self(&Scalar));
+        kernels
+    }
+
+    /// The names of kernels that were written for other CPUs, or for features that this one lacks.
+    pub fn unavailable() -> Vec<&'static str> {
+        let available: Vec<_> = Self::available().iter().map(Self::name).collect();
+        NAMES.into_iter().filter(|name| !available.contains(name)).collect()
     }
 
     /// The name that `TERN_KERNEL` takes.
@@ -94,105 +117,117 @@ impl Kernel {
         self.0
     }
 
-    /// `y_r = sum_i trit(r, i) * x_i`, for one vector. Multiply by the scale afterwards.
+    /// `y[t, r] = (sum_i trit(r, i) * code(t, i)) * scale(r) * scale(t)`: the sum is exact, the scales come after it
+    /// (arXiv:2402.17764 section 2).
     ///
     /// # Shapes
     ///
-    /// - `bytes`: `[d_output, ceil(d_input / 4)]`; `x`: `[d_input]`; `y`: `[d_output]`
+    /// - `w`: `[d_output, d_input]`; `x`: `[seq, d_input]`; `y`: `[seq, d_output]`
     ///
     /// # Panics
     ///
-    /// If a length does not fit the shape.
-    pub fn matvec_f32(
-        &self,
-        bytes: &[u8],
-        d_output: usize,
-        d_input: usize,
-        x: &[f32],
-        y: &mut [f32],
-    ) {
-        assert_eq!(x.len(), d_input, "one vector");
-        self.matmul_f32(bytes, d_output, d_input, x, y);
+    /// If the shapes do not fit.
+    pub fn ternary_int8(&self, pool: &Pool, w: &TernaryMatrix, x: &Int8Tokens, y: &mut [f32]) {
+        assert_eq!(w.d_input(), x.d_input(), "the inputs of the matrix");
+        let product = |panels, tile: Tile, sums: &mut [i32]| {
+            self.0.ternary_int8(w.blocks(panels), x.tile(tile), tile.tokens, sums);
+        };
+        let scale =
+            |sum: i32, of_row: f32, t: usize| (sum - x.sums()[t]) as f32 * of_row * x.scales()[t];
+        multiply(pool, w.scales(), w.d_input(), x.seq(), y, product, scale);
     }
 
-    /// [`Self::matvec_f32`] for several vectors: the trits are decoded once for a few of them.
-    ///
-    /// The result is to the bit that of one vector after the other.
+    /// `y[t, r] = (sum_i trit(r, i) * x(t, i)) * scale(r)`.
     ///
     /// # Shapes
     ///
-    /// - `bytes`: `[d_output, ceil(d_input / 4)]`; `x`: `[seq, d_input]`; `y`: `[seq, d_output]`
+    /// - `w`: `[d_output, d_input]`; `x`: `[seq, d_input]`; `y`: `[seq, d_output]`
     ///
     /// # Panics
     ///
-    /// If a length does not fit the shape, or `d_input` is 0.
-    pub fn matmul_f32(
-        &self,
-        bytes: &[u8],
-        d_output: usize,
-        d_input: usize,
-        x: &[f32],
-        y: &mut [f32],
-    ) {
-        check(bytes.len(), d_output, d_input, x.len(), y.len());
-        self.0.ternary_f32(bytes, d_output, d_input, x, y);
+    /// If the shapes do not fit.
+    pub fn ternary_f32(&self, pool: &Pool, w: &TernaryMatrix, x: &FloatTokens, y: &mut [f32]) {
+        assert_eq!(w.d_input(), x.d_input(), "the inputs of the matrix");
+        let product = |panels, tile: Tile, sums: &mut [f32]| {
+            self.0.ternary_f32(w.blocks(panels), x.tile(tile), tile.tokens, sums);
+        };
+        let scale = |sum, of_row, _| sum * of_row;
+        multiply(pool, w.scales(), w.d_input(), x.seq(), y, product, scale);
     }
 
-    /// `y_r = sum_i trit(r, i) * x_i`, exact, for one vector of codes.
+    /// `y[t, r] = (sum_i code(r, i) * code(t, i)) * scale(r) * scale(t)`, the sum exact.
     ///
     /// # Shapes
     ///
-    /// - `bytes`: `[d_output, ceil(d_input / 4)]`; `x`: `[d_input]`; `y`: `[d_output]`
+    /// - `w`: `[d_output, d_input]`; `x`: `[seq, d_input]`; `y`: `[seq, d_output]`
     ///
     /// # Panics
     ///
-    /// As [`Self::matmul_i8`].
-    pub fn matvec_i8(
-        &self,
-        bytes: &[u8],
-        d_output: usize,
-        d_input: usize,
-        x: &[i8],
-        y: &mut [i32],
-    ) {
-        assert_eq!(x.len(), d_input, "one vector");
-        self.matmul_i8(bytes, d_output, d_input, x, y);
+    /// If the shapes do not fit.
+    pub fn int8_rows(&self, pool: &Pool, w: &Int8Matrix, x: &Int8Tokens, y: &mut [f32]) {
+        assert_eq!(w.d_input(), x.d_input(), "the inputs of the matrix");
+        let depth = w.d_input().div_ceil(GROUP);
+        let product = |panels, tile: Tile, sums: &mut [i32]| {
+            // Tokens are filled up to blocks of 16, these rows to groups of four.
+            let x = &x.tile(tile)[..depth * tile.tokens];
+            self.0.int8_rows(w.lines(panels), x, tile.tokens, sums);
+        };
+        let scale = |sum: i32, of_row: f32, t: usize| {
+            Int8Matrix::without_offset(sum, x.sums()[t]) as f32 * of_row * x.scales()[t]
+        };
+        multiply(pool, w.scales(), w.d_input(), x.seq(), y, product, scale);
     }
+}
 
-    /// [`Self::matvec_i8`] for several vectors: the trits are decoded once for a few of them.
-    ///
-    /// # Shapes
-    ///
-    /// - `bytes`: `[d_output, ceil(d_input / 4)]`; `x`: `[seq, d_input]`; `y`: `[seq, d_output]`
-    ///
-    /// # Panics
-    ///
-    /// If a length does not fit the shape, or `d_input` is 0 or beyond 2^22, where a sum (of codes
-    /// up to 3, should the bytes hold the invalid one) could pass 32 bits.
-    pub fn matmul_i8(
-        &self,
-        bytes: &[u8],
-        d_output: usize,
-        d_input: usize,
-        x: &[i8],
-        y: &mut [i32],
-    ) {
-        check(bytes.len(), d_output, d_input, x.len(), y.len());
-        assert!(d_input <= 1 << 22, "sums stay inside 32 bits");
-        self.0.ternary_i8(bytes, d_output, d_input, x, y);
-    }
+/// Walks over panels and tiles: a task takes some panels and all tokens.
+///
+/// `product` writes the sums of some panels and a tile, `[tokens, rows]`; `scale` makes an output of a sum, its row's
+/// scale and its token.
+fn multiply<S: Copy + Default>(
+    pool: &Pool,
+    scales: &[f32],
+    d_input: usize,
+    seq: usize,
+    y: &mut [f32],
+    product: impl Fn(std::ops::Range<usize>, Tile, &mut [S]) + Sync,
+    scale: impl Fn(S, f32, usize) -> f32 + Sync,
+) {
+    let d_output = scales.len();
+    assert_eq!(Some(y.len()), seq.checked_mul(d_output), "one output for a row and a token");
+    let all = d_output.div_ceil(PANEL);
+    let groups = all.div_ceil(PANELS);
+    let work = seq * d_output * d_input;
+    let tasks = if work < PARALLEL {
+        1
+    } else {
+        // A few for each thread, so that one that is held up does not hold up the rest.
+        work.div_ceil(TASK).clamp(4 * pool.threads(), 1 << 12).min(groups)
+    };
+    let y = Shared::new(y);
+    pool.run(tasks, |task| {
+        let mut sums = [S::default(); TILES[0] * PANELS * PANEL];
+        for group in task * groups / tasks..(task + 1) * groups / tasks {
+            let panels = group * PANELS..(group * PANELS + PANELS).min(all);
+            let (first, width) = (panels.start * PANEL, panels.len() * PANEL);
+            let rows = width.min(d_output - first);
+            let scales = &scales[first..first + rows];
+            for tile in tiles(seq) {
+                let sums = &mut sums[..tile.tokens * width];
+                product(panels.clone(), tile, sums);
+                for (t, sums) in (tile.first..).zip(sums.chunks_exact(width)) {
+                    // SAFETY: the rows of this group, which no other task has.
+                    let y = unsafe { y.slice(t * d_output + first, rows) };
+                    for ((y, &sum), &of_row) in y.iter_mut().zip(sums).zip(scales) {
+                        *y = scale(sum, of_row, t);
+                    }
+                }
+            }
+        }
+    });
 }
 
 impl fmt::Debug for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Kernel").field(&self.name()).finish()
     }
-}
-
-/// The lengths that every kernel relies on.
-fn check(bytes: usize, d_output: usize, d_input: usize, x: usize, y: usize) {
-    assert!(d_input > 0, "vectors of something");
-    assert_eq!(Some(bytes), d_output.checked_mul(d_input.div_ceil(4)), "rows of packed trits");
-    assert!(x.is_multiple_of(d_input), "whole vectors");
-    assert_eq!(Some(y), (x / d_input).checked_mul(d_output), "one sum for a row and a vector");
 }

@@ -3,14 +3,16 @@
 //! No closure stands in an inner loop: `array::map` and the like are compiled without the instruction set, and
 //! then call back for each element.
 //!
-//! Products walk in tiles of `R` rows by `T` vectors, so that an unpacked row serves `T` vectors and a
+//! Float products walk in tiles of `R` rows by `T` vectors, so that a loaded row serves `T` vectors and a
 //! loaded vector `R` rows. Each pair of row and vector has sums of its own, in one order, whatever the
 //! tile: eight sums in flight hide the latency of the FMA.
 
 use std::arch::x86_64::*;
 
-use super::Arch;
-use super::scalar::trit;
+use super::{AHEAD, Arch, shape};
+use crate::pages::Line;
+use crate::ternary_matrix::{BLOCK, PANEL};
+use crate::tokens::GROUP;
 
 /// Exists only where AVX2 and FMA were detected.
 pub(crate) struct Avx2(());
@@ -62,14 +64,69 @@ impl Arch for Avx2 {
         "avx2"
     }
 
-    fn ternary_f32(&self, bytes: &[u8], d_output: usize, d_input: usize, x: &[f32], y: &mut [f32]) {
-        // SAFETY: `self` is proof that this CPU has AVX2 and FMA.
-        unsafe { ternary_f32(bytes, d_output, d_input, x, y) }
+    fn ternary_int8(&self, blocks: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]) {
+        let (panels, depth) =
+            shape(blocks.len(), x.len() / tokens * GROUP / BLOCK, tokens, sums.len());
+        assert_eq!(x.len(), depth * BLOCK / GROUP * tokens, "whole blocks");
+        let (blocks, x, sums) = (blocks.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
+        let width = panels * PANEL;
+        // SAFETY: `self` is proof of the instructions. Each call gets the `depth` lines of each of its panels, the groups
+        // of its tokens, and its part of `tokens` rows of `width` sums: the lengths just checked.
+        unsafe {
+            match tokens {
+                1 => by_panels!(panels, depth, blocks, sums, [1], |P, blocks, sums| {
+                    int8_tile::<1>(blocks, depth, x, tokens, sums, width)
+                }),
+                _ => by_panels!(panels, depth, blocks, sums, [1], |P, blocks, sums| {
+                    for first in (0..tokens).step_by(2) {
+                        let (x, sums) = (x.add(first), sums.add(first * width));
+                        int8_tile::<2>(blocks, depth, x, tokens, sums, width);
+                    }
+                }),
+            }
+        }
     }
 
-    fn ternary_i8(&self, bytes: &[u8], d_output: usize, d_input: usize, x: &[i8], y: &mut [i32]) {
-        // SAFETY: `self` is proof that this CPU has AVX2 and FMA.
-        unsafe { ternary_i8(bytes, d_output, d_input, x, y) }
+    fn ternary_f32(&self, blocks: &[Line], x: &[f32], tokens: usize, sums: &mut [f32]) {
+        let (panels, depth) = shape(blocks.len(), x.len() / tokens / BLOCK, tokens, sums.len());
+        assert_eq!(x.len(), depth * BLOCK * tokens, "whole blocks");
+        let (blocks, x, sums) = (blocks.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
+        let width = panels * PANEL;
+        // SAFETY: as in `ternary_int8`, with `tokens` floats for each input.
+        unsafe {
+            match tokens {
+                1 => by_panels!(panels, depth, blocks, sums, [4, 1], |P, blocks, sums| {
+                    f32_tile::<1, P>(blocks, depth, x, tokens, sums, width)
+                }),
+                _ => by_panels!(panels, depth, blocks, sums, [1], |P, blocks, sums| {
+                    for first in (0..tokens).step_by(4) {
+                        let (x, sums) = (x.add(first), sums.add(first * width));
+                        f32_tile::<4, P>(blocks, depth, x, tokens, sums, width);
+                    }
+                }),
+            }
+        }
+    }
+
+    fn int8_rows(&self, lines: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]) {
+        let (panels, depth) = shape(lines.len(), x.len() / tokens, tokens, sums.len());
+        assert_eq!(x.len(), depth * tokens, "whole groups");
+        let (lines, x, sums) = (lines.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
+        let width = panels * PANEL;
+        // SAFETY: as in `ternary_int8`, with a line for each four inputs.
+        unsafe {
+            match tokens {
+                1 => by_panels!(panels, depth, lines, sums, [1], |P, lines, sums| {
+                    rows_tile::<1>(lines, depth, x, tokens, sums, width)
+                }),
+                _ => by_panels!(panels, depth, lines, sums, [1], |P, lines, sums| {
+                    for first in (0..tokens).step_by(2) {
+                        let (x, sums) = (x.add(first), sums.add(first * width));
+                        rows_tile::<2>(lines, depth, x, tokens, sums, width);
+                    }
+                }),
+            }
+        }
     }
 
     fn dense(&self, w: &[f32], d_output: usize, d_input: usize, x: &[f32], y: &mut [f32]) {
@@ -112,60 +169,6 @@ fn fold<const R: usize, const T: usize>(sums: [[[__m256; 2]; T]; R]) -> [[f32; T
         unsafe { _mm_storeu_ps(four.as_mut_ptr(), folded) };
         for (out, sum) in out.as_flattened_mut().iter_mut().skip(4 * group).zip(four) {
             *out = sum;
-        }
-    }
-    out
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn ternary_f32(bytes: &[u8], d_output: usize, d_input: usize, x: &[f32], y: &mut [f32]) {
-    let row_bytes = d_input.div_ceil(4);
-    let row = |r: usize| &bytes[r * row_bytes..][..row_bytes];
-    let vector = |t: usize| &x[t * d_input..][..d_input];
-    tiles!(ternary_f32_tile, d_output, x.len() / d_input, row, vector, y);
-}
-
-/// Four bytes give sixteen trits: broadcast, shift lane `i` by `2i`, and let `permutevar`, which reads the two
-/// lowest bits of a lane, look the trit up as a float. No mask, no subtraction, no conversion.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn ternary_f32_tile<const R: usize, const T: usize>(
-    rows: [&[u8]; R],
-    x: [&[f32]; T],
-) -> [[f32; T]; R] {
-    let trits = _mm256_setr_ps(-1.0, 0.0, 1.0, 2.0, -1.0, 0.0, 1.0, 2.0);
-    let low = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
-    let high = _mm256_setr_epi32(16, 18, 20, 22, 24, 26, 28, 30);
-    let steps = x[0].len() / STEP;
-    let (mut whole_rows, mut whole) = ([[].as_slice(); R], [[].as_slice(); T]);
-    for (whole, row) in whole_rows.iter_mut().zip(rows) {
-        *whole = &row.as_chunks::<{ STEP / 4 }>().0[..steps];
-    }
-    for (whole, x) in whole.iter_mut().zip(x) {
-        *whole = &x.as_chunks::<STEP>().0[..steps];
-    }
-    let mut sums = [[[_mm256_setzero_ps(); 2]; T]; R];
-    for step in 0..steps {
-        let mut x = [[_mm256_setzero_ps(); 2]; T];
-        for (x, whole) in x.iter_mut().zip(whole) {
-            *x = load(&whole[step]);
-        }
-        for (row, sums) in whole_rows.iter().zip(&mut sums) {
-            let codes = _mm256_set1_epi32(i32::from_le_bytes(row[step]));
-            let w0 = _mm256_permutevar_ps(trits, _mm256_srlv_epi32(codes, low));
-            let w1 = _mm256_permutevar_ps(trits, _mm256_srlv_epi32(codes, high));
-            for ([x0, x1], [s0, s1]) in x.iter().zip(sums) {
-                *s0 = _mm256_fmadd_ps(w0, *x0, *s0);
-                *s1 = _mm256_fmadd_ps(w1, *x1, *s1);
-            }
-        }
-    }
-    let mut out = fold(sums);
-    for (row, out) in rows.iter().zip(&mut out) {
-        for (x, out) in x.iter().zip(out) {
-            for (i, x) in (STEP * steps..).zip(&x[STEP * steps..]) {
-                *out += f32::from(trit(row, i)) * x;
-            }
         }
     }
     out
@@ -254,143 +257,161 @@ fn weighted_columns<const V: usize>(rows: &[f32], weights: &[f32], column: usize
     }
 }
 
-/// Codes of one byte position in a block: 32 bytes of a row hold 128 codes, in four planes by bit pair.
-const BLOCK: usize = 128;
+/// Blocks between two widenings of the 16-bit sums: a block adds at most `4 * 2 * 2 * 128 = 2048` to a lane, and
+/// `15 * 2048 < 2^15`.
+const WIDEN: usize = 15;
 
-/// Blocks between two widenings of the 16-bit sums: a block adds at most `4 * 2 * 3 * 128 = 3072` to a lane
-/// (even if a code is the invalid 3), and `10 * 3072 < 2^15`.
-const WIDEN: usize = 10;
-
-#[target_feature(enable = "avx2,fma")]
-fn ternary_i8(bytes: &[u8], d_output: usize, d_input: usize, x: &[i8], y: &mut [i32]) {
-    let row_bytes = d_input.div_ceil(4);
-    let padded = d_input.next_multiple_of(BLOCK);
-    let seq = x.len() / d_input;
-    let mut planes = vec![0; seq * padded];
-    let mut totals = vec![0; seq];
-    let vectors = x.chunks_exact(d_input).zip(planes.chunks_exact_mut(padded));
-    for ((x, planes), total) in vectors.zip(&mut totals) {
-        *total = split_planes(x, planes);
-    }
-    let row = |r: usize| (bytes, r * row_bytes);
-    let vector = |t: usize| (&planes[t * padded..][..padded], totals[t]);
-    tiles!(ternary_i8_tile, d_output, seq, row, vector, y);
-}
-
-/// Deals codes `4j + p` of each block to plane `p`, place `j`, which is where the packed row has their trits;
-/// returns the sum of all codes.
+/// `T` tokens of a tile of `tokens`, and one panel. Two products of a code and an activation make a 16-bit lane.
+///
+/// # Safety
+///
+/// `blocks` leads to `depth` lines, `x` to the first of `T` groups for each four inputs, `tokens` apart, `sums` to `T`
+/// rows of 16 sums, `width` apart.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn split_planes(x: &[i8], planes: &mut [i8]) -> i32 {
-    // In each half, four dwords: codes 0, 4, 8, 12; 1, 5, 9, 13; …
-    let deal = _mm256_broadcastsi128_si256(_mm_setr_epi8(
-        0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15,
-    ));
-    let weave = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    let (bytes, words) = (_mm256_set1_epi8(1), _mm256_set1_epi16(1));
-    let mut total = _mm256_setzero_si256();
-    for (source, target) in x.chunks(BLOCK).zip(planes.chunks_exact_mut(BLOCK)) {
-        let mut block = [0i8; BLOCK];
-        block[..source.len()].copy_from_slice(source);
-        let mut quarters = [_mm256_setzero_si256(); 4];
-        for (quarter, codes) in quarters.iter_mut().zip(block.as_chunks::<32>().0) {
-            // SAFETY: `codes` holds 32 codes; the load needs no alignment.
-            *quarter = unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) };
-        }
-        for quarter in quarters {
-            let sums = _mm256_madd_epi16(_mm256_maddubs_epi16(bytes, quarter), words);
-            total = _mm256_add_epi32(total, sums);
-        }
-        let [a, b, c, d] = quarters;
-        let (a, b) = (_mm256_shuffle_epi8(a, deal), _mm256_shuffle_epi8(b, deal));
-        let (c, d) = (_mm256_shuffle_epi8(c, deal), _mm256_shuffle_epi8(d, deal));
-        // A transposition of dwords, four by four, in each half.
-        let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
-        let (ef, gh) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
-        let dealt = [
-            _mm256_unpacklo_epi64(ab, cd),
-            _mm256_unpackhi_epi64(ab, cd),
-            _mm256_unpacklo_epi64(ef, gh),
-            _mm256_unpackhi_epi64(ef, gh),
-        ];
-        for (plane, target) in dealt.into_iter().zip(target.chunks_exact_mut(32)) {
-            let plane = _mm256_permutevar8x32_epi32(plane, weave);
-            // SAFETY: `target` holds 32 codes; the store needs no alignment.
-            unsafe { _mm256_storeu_si256(target.as_mut_ptr().cast(), plane) };
-        }
-    }
-    sum_lanes_i32(total)
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn sum_lanes_i32(x: __m256i) -> i32 {
-    let x = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
-    let x = _mm_add_epi32(x, _mm_shuffle_epi32::<0b00_00_11_10>(x));
-    _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32::<0b00_00_00_01>(x)))
-}
-
-/// 32 bytes of all rows from `start`, or as many as there are and then zeros. What lies beyond a row's
-/// end meets codes of zero.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn load_bytes(bytes: &[u8], start: usize) -> __m256i {
-    let mut last = [0u8; 32];
-    let pointer = match bytes.get(start..start + 32) {
-        Some(all) => all.as_ptr(),
-        None => {
-            let rest = &bytes[start..];
-            last[..rest.len()].copy_from_slice(rest);
-            last.as_ptr()
-        }
-    };
-    // SAFETY: both arms point at 32 bytes; the load needs no alignment.
-    unsafe { _mm256_loadu_si256(pointer.cast()) }
-}
-
-/// `sum trit * x = sum code * x - sum x`: codes are unsigned, as `maddubs` wants its first operand.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn ternary_i8_tile<const R: usize, const T: usize>(
-    rows: [(&[u8], usize); R],
-    x: [(&[i8], i32); T],
-) -> [[i32; T]; R] {
-    let blocks = x[0].0.len() / BLOCK;
-    let pair = _mm256_set1_epi8(3);
-    let words = _mm256_set1_epi16(1);
-    let mut sums = [[_mm256_setzero_si256(); T]; R];
-    for first in (0..blocks).step_by(WIDEN) {
-        let mut narrow = [[_mm256_setzero_si256(); T]; R];
-        for block in first..blocks.min(first + WIDEN) {
-            for (&(bytes, start), narrow) in rows.iter().zip(&mut narrow) {
-                let packed = load_bytes(bytes, start + 32 * block);
-                let codes = [
-                    _mm256_and_si256(packed, pair),
-                    _mm256_and_si256(_mm256_srli_epi16::<2>(packed), pair),
-                    _mm256_and_si256(_mm256_srli_epi16::<4>(packed), pair),
-                    _mm256_and_si256(_mm256_srli_epi16::<6>(packed), pair),
-                ];
-                for (&(planes, _), narrow) in x.iter().zip(narrow) {
-                    let planes = &planes[BLOCK * block..][..BLOCK];
-                    for (p, &codes) in codes.iter().enumerate() {
-                        // SAFETY: `planes` holds four times 32 codes; the load needs no alignment.
-                        let x = unsafe { _mm256_loadu_si256(planes.as_ptr().add(32 * p).cast()) };
-                        *narrow = _mm256_add_epi16(*narrow, _mm256_maddubs_epi16(codes, x));
+unsafe fn int8_tile<const T: usize>(
+    blocks: *const Line,
+    depth: usize,
+    x: *const [i8; GROUP],
+    tokens: usize,
+    sums: *mut i32,
+    width: usize,
+) {
+    let mask = _mm256_set1_epi8(3);
+    let ones = _mm256_set1_epi16(1);
+    let mut acc = [[_mm256_setzero_si256(); 2]; T];
+    for first in (0..depth).step_by(WIDEN) {
+        let mut narrow = [[_mm256_setzero_si256(); 2]; T];
+        for k in first..depth.min(first + WIDEN) {
+            for half in 0..2 {
+                // SAFETY: a half of line `k` of `depth`; a line is aligned. A prefetch may lead anywhere.
+                let mut packed = unsafe {
+                    let half = blocks.add(k).cast::<__m256i>().add(half);
+                    _mm_prefetch::<_MM_HINT_T0>(half.cast::<i8>().wrapping_add(AHEAD));
+                    _mm256_load_si256(half)
+                };
+                for i in 0..4 {
+                    let codes = _mm256_and_si256(packed, mask);
+                    packed = _mm256_srli_epi16::<2>(packed);
+                    for (t, narrow) in narrow.iter_mut().enumerate() {
+                        // SAFETY: group `4 k + i` of token `t`.
+                        let group = unsafe {
+                            x.add((4 * k + i) * tokens + t).cast::<i32>().read_unaligned()
+                        };
+                        let products = _mm256_maddubs_epi16(codes, _mm256_set1_epi32(group));
+                        narrow[half] = _mm256_add_epi16(narrow[half], products);
                     }
                 }
             }
         }
-        for (sums, narrow) in sums.iter_mut().zip(narrow) {
-            for (sum, narrow) in sums.iter_mut().zip(narrow) {
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(narrow, words));
+        for (acc, narrow) in acc.as_flattened_mut().iter_mut().zip(narrow.as_flattened()) {
+            *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(*narrow, ones));
+        }
+    }
+    for (t, acc) in acc.into_iter().enumerate() {
+        for (half, acc) in acc.into_iter().enumerate() {
+            // SAFETY: eight of the 16 sums of row `t`.
+            unsafe { _mm256_storeu_si256(sums.add(t * width + 8 * half).cast(), acc) };
+        }
+    }
+}
+
+/// `T` tokens of a tile of `tokens`, and `P` panels. A dword holds the 16 codes of a row: shifted, its two lowest bits look
+/// the trit up (`permutevar` reads no others).
+///
+/// # Safety
+///
+/// `blocks` leads to `P * depth` lines, `x` to the first of `T` floats for each input, `tokens` apart, `sums` to `T` rows of
+/// `16 P` sums, `width` apart.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn f32_tile<const T: usize, const P: usize>(
+    blocks: *const Line,
+    depth: usize,
+    x: *const f32,
+    tokens: usize,
+    sums: *mut f32,
+    width: usize,
+) {
+    let trits = _mm256_setr_ps(-1.0, 0.0, 1.0, 2.0, -1.0, 0.0, 1.0, 2.0);
+    let mut acc = [[[_mm256_setzero_ps(); 2]; P]; T];
+    for k in 0..depth {
+        let mut packed = [[_mm256_setzero_si256(); 2]; P];
+        for (p, packed) in packed.iter_mut().enumerate() {
+            for (half, packed) in packed.iter_mut().enumerate() {
+                // SAFETY: a half of line `p * depth + k` of `P * depth`; a line is aligned.
+                *packed = unsafe {
+                    _mm256_load_si256(blocks.add(p * depth + k).cast::<__m256i>().add(half))
+                };
+            }
+        }
+        // Input `4 p + b` of the block is bit pair `p` of byte `b`: 8 b + 2 p bits up.
+        macro_rules! inputs {
+            ($($input:literal: $shift:literal),*) => {$(
+                for (p, packed) in packed.iter().enumerate() {
+                    for (half, &packed) in packed.iter().enumerate() {
+                        let w = _mm256_permutevar_ps(trits, _mm256_srli_epi32::<$shift>(packed));
+                        for (t, acc) in acc.iter_mut().enumerate() {
+                            // SAFETY: input `16 k + input` of token `t`.
+                            let x = unsafe { *x.add((BLOCK * k + $input) * tokens + t) };
+                            acc[p][half] = _mm256_fmadd_ps(w, _mm256_set1_ps(x), acc[p][half]);
+                        }
+                    }
+                }
+            )*};
+        }
+        inputs!(0: 0, 1: 8, 2: 16, 3: 24, 4: 2, 5: 10, 6: 18, 7: 26);
+        inputs!(8: 4, 9: 12, 10: 20, 11: 28, 12: 6, 13: 14, 14: 22, 15: 30);
+    }
+    for (t, acc) in acc.into_iter().enumerate() {
+        for (part, acc) in acc.into_iter().flatten().enumerate() {
+            // SAFETY: eight of the `16 P` sums of row `t`.
+            unsafe { _mm256_storeu_ps(sums.add(t * width + 8 * part), acc) };
+        }
+    }
+}
+
+/// `T` tokens of a tile of `tokens`, and one panel of bytes. Both sides are widened to 16 bits: a product of a byte and a
+/// code fits, their sum may not.
+///
+/// # Safety
+///
+/// `lines` leads to `depth` lines, `x` to the first of `T` groups for each four inputs, `tokens` apart, `sums` to `T` rows
+/// of 16 sums, `width` apart.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn rows_tile<const T: usize>(
+    lines: *const Line,
+    depth: usize,
+    x: *const [i8; GROUP],
+    tokens: usize,
+    sums: *mut i32,
+    width: usize,
+) {
+    // Four quarters of four rows, two partial sums for each row.
+    let mut acc = [[_mm256_setzero_si256(); 4]; T];
+    for k in 0..depth {
+        let mut bytes = [_mm256_setzero_si256(); 4];
+        for (quarter, bytes) in bytes.iter_mut().enumerate() {
+            // SAFETY: a quarter of line `k` of `depth`; a line is aligned.
+            let packed = unsafe { _mm_load_si128(lines.add(k).cast::<__m128i>().add(quarter)) };
+            *bytes = _mm256_cvtepu8_epi16(packed);
+        }
+        for (t, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: group `k` of token `t`.
+            let group = unsafe { x.add(k * tokens + t).cast::<i32>().read_unaligned() };
+            let group = _mm256_cvtepi8_epi16(_mm_set1_epi32(group));
+            for (acc, &bytes) in acc.iter_mut().zip(&bytes) {
+                *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(bytes, group));
             }
         }
     }
-    let mut out = [[0; T]; R];
-    for (sums, out) in sums.iter().zip(&mut out) {
-        for ((sum, (_, total)), out) in sums.iter().zip(x).zip(out) {
-            *out = sum_lanes_i32(*sum) - total;
+    for (t, [a, b, c, d]) in acc.into_iter().enumerate() {
+        for (half, (a, b)) in [(a, b), (c, d)].into_iter().enumerate() {
+            // Rows 0 1 4 5 | 2 3 6 7 after the sums of pairs.
+            let sum = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(a, b));
+            // SAFETY: eight of the 16 sums of row `t`.
+            unsafe { _mm256_storeu_si256(sums.add(t * width + 8 * half).cast(), sum) };
         }
     }
-    out
 }

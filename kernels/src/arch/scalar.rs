@@ -1,37 +1,56 @@
 //! The specification: what every other kernel must compute, in one line each.
 
-use super::Arch;
+use super::{Arch, shape};
+use crate::pages::Line;
+use crate::ternary_matrix::{BLOCK, PANEL, trit};
+use crate::tokens::GROUP;
 
 /// Runs on every CPU.
 pub(crate) struct Scalar;
-
-/// Trit `i` of a packed row: two bits, lowest first, less one.
-#[inline]
-pub(super) fn trit(row: &[u8], i: usize) -> i8 {
-    (row[i / 4] >> (2 * (i % 4)) & 3) as i8 - 1
-}
 
 impl Arch for Scalar {
     fn name(&self) -> &'static str {
         "scalar"
     }
 
-    fn ternary_f32(&self, bytes: &[u8], d_output: usize, d_input: usize, x: &[f32], y: &mut [f32]) {
-        let rows = bytes.chunks_exact(d_input.div_ceil(4));
-        for (x, y) in x.chunks_exact(d_input).zip(y.chunks_exact_mut(d_output.max(1))) {
-            for (y, row) in y.iter_mut().zip(rows.clone()) {
-                *y = x.iter().enumerate().map(|(i, &x)| f32::from(trit(row, i)) * x).sum();
+    fn ternary_int8(&self, blocks: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]) {
+        let (panels, depth) =
+            shape(blocks.len(), x.len() / tokens * GROUP / BLOCK, tokens, sums.len());
+        for (t, sums) in sums.chunks_exact_mut(panels * PANEL).enumerate() {
+            for (r, sum) in sums.iter_mut().enumerate() {
+                let row = &blocks[r / PANEL * depth..][..depth];
+                let product = |i: usize| {
+                    let code = trit(&row[i / BLOCK], r % PANEL, i % BLOCK) + 1;
+                    i32::from(code) * i32::from(x[i / GROUP * tokens + t][i % GROUP])
+                };
+                *sum = (0..depth * BLOCK).map(product).sum();
             }
         }
     }
 
-    fn ternary_i8(&self, bytes: &[u8], d_output: usize, d_input: usize, x: &[i8], y: &mut [i32]) {
-        let rows = bytes.chunks_exact(d_input.div_ceil(4));
-        for (x, y) in x.chunks_exact(d_input).zip(y.chunks_exact_mut(d_output.max(1))) {
-            for (y, row) in y.iter_mut().zip(rows.clone()) {
-                let products =
-                    x.iter().enumerate().map(|(i, &x)| i32::from(trit(row, i)) * i32::from(x));
-                *y = products.sum();
+    fn ternary_f32(&self, blocks: &[Line], x: &[f32], tokens: usize, sums: &mut [f32]) {
+        let (panels, depth) = shape(blocks.len(), x.len() / tokens / BLOCK, tokens, sums.len());
+        for (t, sums) in sums.chunks_exact_mut(panels * PANEL).enumerate() {
+            for (r, sum) in sums.iter_mut().enumerate() {
+                let row = &blocks[r / PANEL * depth..][..depth];
+                let product = |i: usize| {
+                    f32::from(trit(&row[i / BLOCK], r % PANEL, i % BLOCK)) * x[i * tokens + t]
+                };
+                *sum = (0..depth * BLOCK).map(product).fold(0.0, |sum, product| sum + product);
+            }
+        }
+    }
+
+    fn int8_rows(&self, lines: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]) {
+        let (panels, depth) = shape(lines.len(), x.len() / tokens, tokens, sums.len());
+        for (t, sums) in sums.chunks_exact_mut(panels * PANEL).enumerate() {
+            for (r, sum) in sums.iter_mut().enumerate() {
+                let row = &lines[r / PANEL * depth..][..depth];
+                let product = |i: usize| {
+                    let byte = row[i / GROUP].0[4 * (r % PANEL) + i % GROUP];
+                    i32::from(byte) * i32::from(x[i / GROUP * tokens + t][i % GROUP])
+                };
+                *sum = (0..depth * GROUP).map(product).sum();
             }
         }
     }

@@ -1,7 +1,11 @@
-//! Every kernel of this CPU against the scalar one: every length to several blocks, noise and extremes,
-//! slices at every alignment, and sums that depend on nothing beside them.
+//! Every kernel of this CPU against the scalar one: every length to several blocks, noise and extremes, every tail of rows
+//! and tokens, any number of threads, and sums that depend on nothing beside them.
 
+use crate::int8_matrix::Int8Matrix;
+use crate::pool::Pool;
 use crate::ternary::Kernel;
+use crate::ternary_matrix::{T2, TernaryMatrix};
+use crate::tokens::{FloatTokens, Int8Tokens};
 
 /// Numbers from a fixed seed (xorshift64*, Vigna 2016).
 struct Noise(u64);
@@ -19,26 +23,33 @@ impl Noise {
         self.bits() as f32 / 2f32.powi(31) - 1.0
     }
 
-    /// Rows of random trits, packed as a file holds them: padding bits zero.
-    fn rows(&mut self, d_output: usize, d_input: usize) -> Vec<u8> {
-        pack(d_output, d_input, || (self.bits() % 3) as u8)
+    fn floats(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.float()).collect()
+    }
+
+    fn trits(&mut self, count: usize) -> Vec<i8> {
+        (0..count).map(|_| (self.bits() % 3) as i8 - 1).collect()
     }
 }
 
-fn pack(d_output: usize, d_input: usize, mut code: impl FnMut() -> u8) -> Vec<u8> {
-    let mut bytes = vec![0; d_output * d_input.div_ceil(4)];
-    for row in bytes.chunks_exact_mut(d_input.div_ceil(4)) {
-        for i in 0..d_input {
-            row[i / 4] |= code() << (2 * (i % 4));
+/// A matrix of these trits.
+fn matrix(trits: &[i8], d_input: usize, scale: f32) -> TernaryMatrix {
+    let row_bytes = d_input.div_ceil(4);
+    let d_output = trits.len() / d_input;
+    let mut bytes = vec![0; d_output * row_bytes];
+    for (row, trits) in bytes.chunks_exact_mut(row_bytes).zip(trits.chunks_exact(d_input)) {
+        for (i, trit) in trits.iter().enumerate() {
+            row[i / 4] |= ((trit + 1) as u8) << (2 * (i % 4));
         }
     }
-    bytes
+    TernaryMatrix::stack(&[T2 { bytes: &bytes, d_output, scale }], d_input)
 }
 
-fn others() -> Vec<Kernel> {
+fn all() -> Vec<Kernel> {
     let all = Kernel::available();
     let names: Vec<_> = all.iter().map(Kernel::name).collect();
-    eprintln!("kernels of this CPU: {}", names.join(", "));
+    let lacking = Kernel::unavailable();
+    eprintln!("kernels of this CPU: {}; not on it: {}", names.join(", "), lacking.join(", "));
     all
 }
 
@@ -46,13 +57,207 @@ fn scalar() -> Kernel {
     Kernel::by_name("scalar").expect("every CPU has it")
 }
 
-/// Lengths to several blocks of every kernel (16 floats, 128 codes), and one beyond a widening.
+/// Lengths to several blocks of every kernel, and some beyond a widening of 16-bit sums.
 fn lengths() -> impl Iterator<Item = usize> {
-    (1..=300).chain([511, 512, 640, 1280, 1281, 1407, 2560, 2600, 6912])
+    (1..=100).chain([127, 128, 239, 240, 241, 255, 336, 480, 481, 512, 640, 1281, 2560, 6912])
 }
 
-/// A sum of `d_input` products in another order: each addition errs by half a unit of at most the sum of
-/// magnitudes, so 1e-5 of that sum is far above what a right kernel shows.
+/// Products of codes, summed as the definition says.
+fn int8_products(trits: &[i8], codes: &[i8], d_input: usize) -> Vec<f32> {
+    let product = |token: &[i8], row: &[i8]| {
+        token.iter().zip(row).map(|(&x, &w)| i32::from(x) * i32::from(w)).sum::<i32>() as f32
+    };
+    codes
+        .chunks_exact(d_input)
+        .flat_map(|token| trits.chunks_exact(d_input).map(move |row| product(token, row)))
+        .collect()
+}
+
+#[test]
+fn integer_products_are_exact_at_every_length() {
+    let mut noise = Noise(3);
+    let pool = Pool::new(1);
+    for kernel in all() {
+        for d_input in lengths() {
+            let (d_output, seq) = (1 + d_input * 7 % 130, 1 + d_input % 18);
+            let trits = noise.trits(d_output * d_input);
+            let codes: Vec<i8> = (0..seq * d_input).map(|_| noise.bits() as i8).collect();
+            let w = matrix(&trits, d_input, 1.0);
+            let x = Int8Tokens::new(&codes, vec![1.0; seq], d_input);
+            let mut y = vec![f32::NAN; seq * d_output];
+            kernel.ternary_int8(&pool, &w, &x, &mut y);
+            assert_eq!(y, int8_products(&trits, &codes, d_input), "{} {d_input}", kernel.name());
+        }
+    }
+}
+
+#[test]
+fn extremes_are_exact() {
+    let pool = Pool::new(1);
+    for kernel in all() {
+        for d_input in lengths() {
+            for trit in [-1, 0, 1] {
+                let w = matrix(&vec![trit; 5 * d_input], d_input, 1.0);
+                for code in [-128i8, -127, 127] {
+                    let codes = vec![code; 5 * d_input];
+                    let x = Int8Tokens::new(&codes, vec![1.0; 5], d_input);
+                    let mut y = [f32::NAN; 25];
+                    kernel.ternary_int8(&pool, &w, &x, &mut y);
+                    let expected = i32::from(trit) * i32::from(code) * d_input as i32;
+                    assert_eq!(y, [expected as f32; 25], "{} {d_input}", kernel.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ternary_float_products_are_the_scalar_ones_to_the_bit() {
+    let mut noise = Noise(1);
+    let pool = Pool::new(1);
+    for kernel in all() {
+        for d_input in lengths() {
+            let (d_output, seq) = (1 + d_input * 7 % 130, 1 + d_input % 18);
+            let w = matrix(&noise.trits(d_output * d_input), d_input, 0.37);
+            let x = FloatTokens::new(&noise.floats(seq * d_input), d_input);
+            let (mut ours, mut theirs) =
+                (vec![f32::NAN; seq * d_output], vec![0.0; seq * d_output]);
+            kernel.ternary_f32(&pool, &w, &x, &mut ours);
+            scalar().ternary_f32(&pool, &w, &x, &mut theirs);
+            assert_eq!(bits(&ours), bits(&theirs), "{} {d_input}", kernel.name());
+        }
+    }
+}
+
+#[test]
+fn scales_come_after_the_sums() {
+    let pool = Pool::new(1);
+    let trits: Vec<i8> = vec![1, 1, 0, -1, 0, 1];
+    let bytes = [0b01_1010, 0b10_0100];
+    let parts = [
+        T2 { bytes: &bytes[..1], d_output: 1, scale: 0.3 },
+        T2 { bytes: &bytes[1..], d_output: 1, scale: 0.7 },
+    ];
+    let w = TernaryMatrix::stack(&parts, 3);
+    let codes = [5i8, -7, 9, 1, 2, 3];
+    let sums = int8_products(&trits, &codes, 3);
+    for kernel in all() {
+        let x = Int8Tokens::new(&codes, vec![0.1, 0.2], 3);
+        let mut y = [0.0; 4];
+        kernel.ternary_int8(&pool, &w, &x, &mut y);
+        let expected =
+            [sums[0] * 0.3 * 0.1, sums[1] * 0.7 * 0.1, sums[2] * 0.3 * 0.2, sums[3] * 0.7 * 0.2];
+        assert_eq!(y, expected, "{}", kernel.name());
+    }
+}
+
+#[test]
+fn threads_and_neighbours_change_no_bit() {
+    let mut noise = Noise(5);
+    let (d_output, d_input, seq) = (1_037, 1_000, 29);
+    let w = matrix(&noise.trits(d_output * d_input), d_input, 0.37);
+    let floats = noise.floats(seq * d_input);
+    let (alone, pools) = (Pool::new(1), [Pool::new(2), Pool::new(5)]);
+    for kernel in all() {
+        if kernel.name() == "scalar" {
+            // It is what the others are held to, and slow.
+            continue;
+        }
+        let run = |pool: &Pool, x: &[f32]| {
+            let seq = x.len() / d_input;
+            let (mut int8, mut float) = (vec![0.0; seq * d_output], vec![0.0; seq * d_output]);
+            kernel.ternary_int8(pool, &w, &Int8Tokens::quantize(x, d_input), &mut int8);
+            kernel.ternary_f32(pool, &w, &FloatTokens::new(x, d_input), &mut float);
+            (bits(&int8), bits(&float))
+        };
+        let together = run(&alone, &floats);
+        for pool in &pools {
+            assert!(run(pool, &floats) == together, "{}", kernel.name());
+        }
+        for t in 0..seq {
+            let (int8, float) = run(&alone, &floats[t * d_input..][..d_input]);
+            assert!(int8 == together.0[t * d_output..][..d_output], "{} token {t}", kernel.name());
+            assert!(float == together.1[t * d_output..][..d_output], "{} token {t}", kernel.name());
+        }
+    }
+}
+
+/// Every code from -127 to 127 in a matrix: a row's largest is 127, so its scale is 1.
+fn int8_matrix(codes: &[i8], d_input: usize) -> Int8Matrix {
+    Int8Matrix::quantize(codes.len() / d_input, d_input, |r, row| {
+        let codes = &codes[r * d_input..][..d_input];
+        row.iter_mut().zip(codes).for_each(|(value, &code)| *value = f32::from(code));
+    })
+}
+
+#[test]
+fn products_of_int8_rows_are_exact_at_every_length() {
+    let mut noise = Noise(6);
+    let pool = Pool::new(1);
+    for kernel in all() {
+        for d_input in lengths() {
+            let (d_output, seq) = (1 + d_input * 7 % 130, 1 + d_input % 18);
+            let mut rows: Vec<i8> = (0..d_output * d_input)
+                .map(|_| (noise.bits() % 255) as i32 - 127)
+                .map(|c| c as i8)
+                .collect();
+            rows.chunks_exact_mut(d_input)
+                .for_each(|row| row[0] = if row[0] < 0 { -127 } else { 127 });
+            let mut codes: Vec<i8> = (0..seq * d_input).map(|_| noise.bits() as i8).collect();
+            // A token of extremes.
+            codes[..d_input].fill(-128);
+            let w = int8_matrix(&rows, d_input);
+            let x = Int8Tokens::new(&codes, vec![1.0; seq], d_input);
+            let mut y = vec![f32::NAN; seq * d_output];
+            kernel.int8_rows(&pool, &w, &x, &mut y);
+            assert_eq!(y, int8_products(&rows, &codes, d_input), "{} {d_input}", kernel.name());
+        }
+    }
+}
+
+#[test]
+fn the_largest_products_are_among_the_candidates_and_they_are_few() {
+    let mut noise = Noise(7);
+    let pool = Pool::new(1);
+    let kernel = Kernel::detect().expect("a kernel");
+    let (d_output, d_input) = (5_000, 192);
+    let rows = noise.floats(d_output * d_input);
+    let w = Int8Matrix::quantize(d_output, d_input, |r, row| {
+        row.copy_from_slice(&rows[r * d_input..][..d_input]);
+    });
+    for trial in 0..20 {
+        let x = noise.floats(d_input);
+        let mut exact = vec![0.0; d_output];
+        kernel.dense(&rows, d_output, d_input, &x, &mut exact);
+        let codes = Int8Tokens::quantize(&x, d_input);
+        let mut approximate = vec![0.0; d_output];
+        kernel.int8_rows(&pool, &w, &codes, &mut approximate);
+        let mut order: Vec<usize> = (0..d_output).collect();
+        order.sort_by(|&a, &b| exact[b].total_cmp(&exact[a]).then(a.cmp(&b)));
+        for count in [1, 2, 40] {
+            let found = w.candidates(&x, &codes, &approximate, count);
+            assert!(order[..count].iter().all(|r| found.contains(r)), "trial {trial}, {count}");
+            assert!(found.len() <= 2 * count + d_output / 20, "{} for {count}", found.len());
+        }
+        assert_eq!(w.candidates(&x, &codes, &approximate, 100).len(), d_output);
+    }
+    // Equal rows stay together, and nothing is left out for being no number.
+    let w = Int8Matrix::quantize(50, 4, |r, row| row.fill(if r % 2 == 0 { 1.0 } else { 0.5 }));
+    let x = [1.0; 4];
+    let codes = Int8Tokens::quantize(&x, 4);
+    let mut approximate = vec![0.0; 50];
+    kernel.int8_rows(&pool, &w, &codes, &mut approximate);
+    assert_eq!(w.candidates(&x, &codes, &approximate, 1).len(), 25);
+    approximate[7] = f32::NAN;
+    assert!(w.candidates(&x, &codes, &approximate, 1).contains(&7));
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// A sum of products in another order: each addition errs by half a unit of at most the sum of magnitudes, so 1e-5 of that
+/// sum is far above what a right kernel shows.
 fn assert_close(ours: &[f32], theirs: &[f32], magnitude: f32, what: &str) {
     for (a, b) in ours.iter().zip(theirs) {
         assert!((a - b).abs() <= 1e-5 * magnitude, "{what}: {a} {b}");
@@ -61,150 +266,50 @@ fn assert_close(ours: &[f32], theirs: &[f32], magnitude: f32, what: &str) {
 
 #[test]
 fn float_products_agree_at_every_length() {
-    let mut noise = Noise(1);
-    for kernel in others() {
+    let mut noise = Noise(2);
+    for kernel in all() {
         for d_input in lengths() {
             let (d_output, seq) = (1 + d_input % 7, 1 + d_input % 6);
-            let bytes = noise.rows(d_output, d_input);
-            let w: Vec<f32> = (0..d_output * d_input).map(|_| noise.float()).collect();
-            let x: Vec<f32> = (0..seq * d_input).map(|_| noise.float()).collect();
+            let w = noise.floats(d_output * d_input);
+            let x = noise.floats(seq * d_input);
             let magnitude: f32 = x.iter().map(|x| x.abs()).sum();
             let what = format!("{} {d_input}", kernel.name());
             let (mut ours, mut theirs) = (vec![9.0; seq * d_output], vec![0.0; seq * d_output]);
-            kernel.matmul_f32(&bytes, d_output, d_input, &x, &mut ours);
-            scalar().matmul_f32(&bytes, d_output, d_input, &x, &mut theirs);
-            assert_close(&ours, &theirs, magnitude, &what);
             kernel.dense(&w, d_output, d_input, &x, &mut ours);
             scalar().dense(&w, d_output, d_input, &x, &mut theirs);
             assert_close(&ours, &theirs, magnitude, &what);
-            // `w` read as rows of `d_input` columns, weighted by the first `d_output` floats.
+            for (t, x) in x.chunks_exact(d_input).enumerate() {
+                let mut alone = [0.0];
+                kernel.dense(&w[..d_input], 1, d_input, x, &mut alone);
+                assert_eq!(alone[0].to_bits(), ours[t * d_output].to_bits(), "{what}");
+            }
+            // `w` read as rows of `d_input` columns.
+            let weights = noise.floats(d_output);
             let (mut ours, mut theirs) = (vec![9.0; d_input], vec![0.0; d_input]);
-            let weights = &noise
-                .rows(1, 4 * d_output)
-                .iter()
-                .map(|&b| f32::from(b) / 256.0)
-                .collect::<Vec<_>>();
-            kernel.weighted_rows(&w, weights, &mut ours);
-            scalar().weighted_rows(&w, weights, &mut theirs);
+            kernel.weighted_rows(&w, &weights, &mut ours);
+            scalar().weighted_rows(&w, &weights, &mut theirs);
             assert_close(&ours, &theirs, d_output as f32, &what);
         }
     }
 }
 
 #[test]
-fn float_products_of_whole_numbers_are_exact() {
-    // Integers below 2^24 add without rounding, in any order.
-    let mut noise = Noise(2);
-    for kernel in others() {
-        for d_input in lengths() {
-            let bytes = noise.rows(3, d_input);
-            let x: Vec<f32> = (0..d_input).map(|_| (noise.bits() % 255) as f32 - 127.0).collect();
-            let (mut ours, mut theirs) = ([0.0; 3], [0.0; 3]);
-            kernel.matvec_f32(&bytes, 3, d_input, &x, &mut ours);
-            scalar().matvec_f32(&bytes, 3, d_input, &x, &mut theirs);
-            assert_eq!(ours, theirs, "{} {d_input}", kernel.name());
-        }
-    }
-}
-
-#[test]
-fn integer_products_are_exact_at_every_length() {
-    let mut noise = Noise(3);
-    for kernel in others() {
-        for d_input in lengths() {
-            let (d_output, seq) = (1 + d_input % 7, 1 + d_input % 6);
-            let bytes = noise.rows(d_output, d_input);
-            let x: Vec<i8> = (0..seq * d_input).map(|_| noise.bits() as i8).collect();
-            let (mut ours, mut theirs) = (vec![9; seq * d_output], vec![0; seq * d_output]);
-            kernel.matmul_i8(&bytes, d_output, d_input, &x, &mut ours);
-            scalar().matmul_i8(&bytes, d_output, d_input, &x, &mut theirs);
-            assert_eq!(ours, theirs, "{} {d_input}", kernel.name());
-        }
-    }
-}
-
-#[test]
-fn extremes_are_exact() {
-    for kernel in others() {
-        for d_input in lengths() {
-            for code in [0u8, 1, 2] {
-                let bytes = pack(5, d_input, || code);
-                let trit = i32::from(code) - 1;
-                for x in [-128i8, -127, 127] {
-                    let mut y = [9; 5];
-                    kernel.matvec_i8(&bytes, 5, d_input, &vec![x; d_input], &mut y);
-                    assert_eq!(y, [trit * i32::from(x) * d_input as i32; 5], "{}", kernel.name());
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn slices_need_no_alignment() {
-    let mut noise = Noise(4);
-    for kernel in others() {
-        for shift in 0..33 {
-            for d_input in [5, 16, 128, 200, 336] {
-                let bytes = [vec![0xaa; shift], noise.rows(6, d_input)].concat();
-                let codes: Vec<i8> = (0..shift + d_input).map(|_| noise.bits() as i8).collect();
-                let floats: Vec<f32> = codes.iter().map(|&c| f32::from(c)).collect();
-                let (mut sums, mut float_sums) = (vec![0; shift + 6], vec![0.0; shift + 6]);
-                kernel.matvec_i8(&bytes[shift..], 6, d_input, &codes[shift..], &mut sums[shift..]);
-                kernel.matvec_f32(
-                    &bytes[shift..],
-                    6,
-                    d_input,
-                    &floats[shift..],
-                    &mut float_sums[shift..],
-                );
-                let mut expected = [0; 6];
-                scalar().matvec_i8(&bytes[shift..], 6, d_input, &codes[shift..], &mut expected);
-                assert_eq!(sums[shift..], expected);
-                assert_eq!(float_sums[shift..], expected.map(|sum| sum as f32));
-            }
-        }
-    }
-}
-
-#[test]
-fn a_sum_depends_on_nothing_beside_it() {
-    let mut noise = Noise(5);
-    for kernel in others() {
-        for d_input in [1, 31, 128, 336, 341] {
-            let (d_output, seq) = (11, 7);
-            let bytes = noise.rows(d_output, d_input);
-            let w: Vec<f32> = (0..d_output * d_input).map(|_| noise.float()).collect();
-            let x: Vec<f32> = (0..seq * d_input).map(|_| noise.float()).collect();
-            let (mut together, mut dense) = (vec![0.0; seq * d_output], vec![0.0; seq * d_output]);
-            kernel.matmul_f32(&bytes, d_output, d_input, &x, &mut together);
-            kernel.dense(&w, d_output, d_input, &x, &mut dense);
-            for t in 0..seq {
-                for r in 0..d_output {
-                    let x = &x[t * d_input..][..d_input];
-                    let row = &bytes[r * d_input.div_ceil(4)..][..d_input.div_ceil(4)];
-                    let mut alone = [0.0];
-                    kernel.matvec_f32(row, 1, d_input, x, &mut alone);
-                    assert_eq!(alone[0].to_bits(), together[t * d_output + r].to_bits());
-                    kernel.dense(&w[r * d_input..][..d_input], 1, d_input, x, &mut alone);
-                    assert_eq!(alone[0].to_bits(), dense[t * d_output + r].to_bits());
-                }
-            }
-        }
-    }
-}
-
-#[test]
 fn a_kernel_is_chosen_by_name_or_refused() {
-    for kernel in others() {
+    for kernel in all() {
         assert_eq!(Kernel::by_name(kernel.name()).map(|k| k.name()), Ok(kernel.name()));
     }
-    let error = Kernel::by_name("neon").expect_err("not on any CPU yet").to_string();
-    assert!(error.contains("neon") && error.contains("scalar"), "{error}");
-    // No rows, no vectors: nothing to do, and no panic.
-    for kernel in others() {
-        kernel.matvec_f32(&[], 0, 3, &[0.0; 3], &mut []);
-        kernel.matmul_i8(&[0; 2], 2, 3, &[], &mut []);
+    let error = Kernel::by_name("abacus").expect_err("not on any CPU").to_string();
+    assert!(error.contains("abacus") && error.contains("scalar"), "{error}");
+    // No rows, no tokens: nothing to do, and no panic.
+    let pool = Pool::new(2);
+    for kernel in all() {
+        kernel.ternary_f32(&pool, &matrix(&[], 3, 1.0), &FloatTokens::new(&[0.0; 3], 3), &mut []);
+        kernel.ternary_int8(
+            &pool,
+            &matrix(&[1; 6], 3, 1.0),
+            &Int8Tokens::quantize(&[], 3),
+            &mut [],
+        );
         kernel.dense(&[], 0, 3, &[0.0; 3], &mut []);
         kernel.weighted_rows(&[], &[], &mut []);
     }

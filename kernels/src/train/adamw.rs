@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::simd::simd;
+use crate::simd::simd;
 
 /// Entries in one task.
 const CHUNK: usize = 1 << 14;

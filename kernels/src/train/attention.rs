@@ -7,12 +7,12 @@
 
 use rayon::prelude::*;
 
-use super::exp::exp;
 use super::gemm::{Block, Matrix, with_scratch};
 pub use super::rotation::Rope;
 use super::rotation::{gather, gather_rotated, scatter_rotated_back};
-use super::shared::Shared;
-use super::simd::{LANES, arch, max, simd, sum};
+use crate::exp::exp;
+use crate::shared::Shared;
+use crate::simd::{LANES, arch, max, simd, sum};
 
 /// Queries in one tile: 32 rows of 256 scores are 32 KiB.
 const TILE: usize = 32;

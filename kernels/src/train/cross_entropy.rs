@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::exp::exp;
-use super::simd::{max, simd, sum};
+use crate::exp::exp;
+use crate::simd::{max, simd, sum};
 
 /// Rows in one task, and in one partial sum of the loss.
 const ROWS: usize = 64;

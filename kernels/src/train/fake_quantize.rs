@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use super::simd::{LANES, simd};
+use crate::simd::{LANES, simd};
 use crate::ternarize::{EPS, absmean};
 
 /// Entries in one task.

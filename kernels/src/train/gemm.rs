@@ -10,7 +10,7 @@ use std::cell::Cell;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::simd::arch;
+use crate::simd::arch;
 
 /// Products with fewer multiply-adds than this stay on the calling thread.
 const PARALLEL_FROM: usize = 1 << 18;

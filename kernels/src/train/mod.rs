@@ -9,14 +9,11 @@
 //! - **Shapes are checked** on entry; a mismatch is the caller's bug and panics.
 
 mod rotation;
-mod shared;
-mod simd;
 
 pub mod adamw;
 pub mod attention;
 pub mod cross_entropy;
 pub mod embedding;
-pub mod exp;
 pub mod fake_quantize;
 pub mod gemm;
 pub mod norm;

@@ -1,8 +1,9 @@
-//! RMSNorm and its gradient.
+//! RMSNorm over all tokens of a batch, and its gradient.
 
 use rayon::prelude::*;
 
-use super::simd::{simd, sum};
+use crate::norm::{self, inverse_rms};
+use crate::simd::{simd, sum};
 
 /// Rows in one task, and in one partial sum of the gain's gradient.
 const ROWS: usize = 64;
@@ -23,7 +24,7 @@ pub fn rms_norm(x: &[f32], gain: &[f32], eps: f32, y: &mut [f32]) {
     assert!(hidden > 0 && x.len().is_multiple_of(hidden), "rows of {hidden}");
     x.par_chunks(ROWS * hidden)
         .zip(y.par_chunks_mut(ROWS * hidden))
-        .for_each(|(x, y)| forward(x, gain, eps, y));
+        .for_each(|(x, y)| norm::rms_norm(x, gain, eps, y));
 }
 
 /// The gradients of [`rms_norm`]: with `r = 1 / rms(x)` and `g = dy * gain`,
@@ -59,23 +60,6 @@ pub fn rms_norm_backward(
     for partial in partial.chunks(hidden) {
         for (sum, part) in dgain.iter_mut().zip(partial) {
             *sum += part;
-        }
-    }
-}
-
-#[inline(always)]
-fn inverse_rms(x: &[f32], eps: f32) -> f32 {
-    let squares = sum([x], |[x]| x * x);
-    1.0 / (squares / x.len() as f32 + eps).sqrt()
-}
-
-simd! {
-    fn forward<'a>(x: &'a [f32], gain: &'a [f32], eps: f32, y: &'a mut [f32]) {
-        for (x, y) in x.chunks_exact(gain.len()).zip(y.chunks_exact_mut(gain.len())) {
-            let r = inverse_rms(x, eps);
-            for ((y, x), gain) in y.iter_mut().zip(x).zip(gain) {
-                *y = x * r * gain;
-            }
         }
     }
 }

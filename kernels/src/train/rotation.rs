@@ -1,7 +1,7 @@
 //! Rotary positions: rows of one head gathered and rotated, and gradients rotated back and scattered.
 
-use super::shared::Shared;
-use super::simd::simd;
+use crate::shared::Shared;
+use crate::simd::simd;
 
 /// Tables of the rotation, each `[seq, head_dim / 2]`.
 #[derive(Debug, Clone, Copy)]
@@ -92,7 +92,7 @@ pub(super) unsafe fn scatter_rotated_back(
     first: usize,
     rope: Rope<'_>,
     scale: f32,
-    out: &Shared<'_>,
+    out: &Shared<'_, f32>,
     (start, stride): (usize, usize),
 ) {
     for (i, row) in rows.chunks_exact(head_dim).enumerate() {

@@ -1,9 +1,10 @@
-//! The gate of a SwiGLU feed-forward layer, and its gradients.
+//! The gate of a SwiGLU feed-forward layer over a whole batch, and its gradients.
 
 use rayon::prelude::*;
 
-use super::exp::sigmoid;
-use super::simd::simd;
+use crate::exp::sigmoid;
+use crate::simd::simd;
+use crate::swiglu;
 
 /// Entries in one task.
 const CHUNK: usize = 1 << 14;
@@ -18,7 +19,7 @@ pub fn swiglu(gate: &[f32], up: &[f32], y: &mut [f32]) {
     gate.par_chunks(CHUNK)
         .zip(up.par_chunks(CHUNK))
         .zip(y.par_chunks_mut(CHUNK))
-        .for_each(|((gate, up), y)| forward(gate, up, y));
+        .for_each(|((gate, up), y)| swiglu::swiglu(gate, up, y));
 }
 
 /// The gradients of [`swiglu`]: with `s = sigmoid(gate)`,
@@ -36,14 +37,6 @@ pub fn swiglu_backward(gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], 
         .zip(dgate.par_chunks_mut(CHUNK))
         .zip(dup.par_chunks_mut(CHUNK))
         .for_each(|((((gate, up), dy), dgate), dup)| backward(gate, up, dy, dgate, dup));
-}
-
-simd! {
-    fn forward<'a>(gate: &'a [f32], up: &'a [f32], y: &'a mut [f32]) {
-        for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-            *y = gate * sigmoid(*gate) * up;
-        }
-    }
 }
 
 simd! {

@@ -10,8 +10,8 @@ use super::embedding::{embedding, embedding_backward};
 use super::fake_quantize::{quantize_dequantize_int8, ternarize_dequantize};
 use super::gemm::{Matrix, matmul};
 use super::norm::{rms_norm, rms_norm_backward};
-use super::simd::FORCED;
 use super::swiglu::{swiglu, swiglu_backward};
+use crate::simd::FORCED;
 
 /// Uniform in -1..1.
 pub(super) fn noise(len: usize, seed: u64) -> Vec<f32> {

@@ -3,17 +3,17 @@
 use std::marker::PhantomData;
 
 /// A slice that tasks write in disjoint parts.
-pub(super) struct Shared<'a> {
-    start: *mut f32,
+pub(crate) struct Shared<'a, T> {
+    start: *mut T,
     len: usize,
-    marker: PhantomData<&'a mut [f32]>,
+    marker: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a slice of floats may be written from any thread; `slice`'s contract keeps the parts apart.
-unsafe impl Sync for Shared<'_> {}
+// SAFETY: the values may be sent to any thread; `slice`'s contract keeps the parts apart.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<'a> Shared<'a> {
-    pub(super) fn new(values: &'a mut [f32]) -> Self {
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(values: &'a mut [T]) -> Self {
         Self { start: values.as_mut_ptr(), len: values.len(), marker: PhantomData }
     }
 
@@ -23,7 +23,7 @@ impl<'a> Shared<'a> {
     ///
     /// Nobody else may hold any of them.
     #[allow(clippy::mut_from_ref, reason = "the caller answers for the parts being disjoint")]
-    pub(super) unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
         assert!(start + len <= self.len);
         // SAFETY: within the slice, and exclusive by this function's contract.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }

@@ -6,11 +6,11 @@ use pulp::Arch;
 
 /// Lanes of a fixed-order sum. Sixteen fill one AVX-512 register, two of AVX2 and four of NEON; that every CPU adds in the
 /// same sixteen lanes makes the sums equal on all of them.
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// The widest instruction set of this CPU, looked up once.
 #[inline(always)]
-pub(super) fn arch() -> Arch {
+pub(crate) fn arch() -> Arch {
     static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
     #[cfg(test)]
     if let Some(arch) = *FORCED.read().expect("no test panics with the lock") {
@@ -21,7 +21,7 @@ pub(super) fn arch() -> Arch {
 
 /// Another instruction set for the tests. All of them give the same bytes, so tests that run beside are not disturbed.
 #[cfg(test)]
-pub(super) static FORCED: std::sync::RwLock<Option<Arch>> = std::sync::RwLock::new(None);
+pub(crate) static FORCED: std::sync::RwLock<Option<Arch>> = std::sync::RwLock::new(None);
 
 /// Defines a function whose body is compiled for AVX-512, AVX2 + FMA, NEON and the baseline, and that picks one at run
 /// time. Everything called in the body must be `#[inline(always)]`, or it stays at the baseline.
@@ -45,11 +45,11 @@ macro_rules! simd {
                     $body
                 }
             }
-            $crate::train::simd::arch().dispatch(Pass { $($arg),* })
+            $crate::simd::arch().dispatch(Pass { $($arg),* })
         }
     };
 }
-pub(super) use simd;
+pub(crate) use simd;
 
 /// Joins the lanes in one fixed order.
 #[inline(always)]
@@ -66,7 +66,7 @@ fn join(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// Sum of `f` over the entries of `N` slices of one length, in [`LANES`] lanes; the tail goes to the first lanes.
 #[inline(always)]
-pub(super) fn sum<const N: usize>(x: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
+pub(crate) fn sum<const N: usize>(x: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let split = x.map(<[f32]>::as_chunks::<LANES>);
     let blocks = split[0].0.len();
@@ -86,7 +86,7 @@ pub(super) fn sum<const N: usize>(x: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -
 
 /// The largest value; minus infinity if there is none.
 #[inline(always)]
-pub(super) fn max(x: &[f32]) -> f32 {
+pub(crate) fn max(x: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (whole, tail) = x.as_chunks::<LANES>();

@@ -1,0 +1,88 @@
+//! Writes a packed model of random trits in a shape that rivals are measured in: for speed only.
+//!
+//! ```sh
+//! cargo run --release -p tern-infer --example random_model -- 25m random-25m.safetensors
+//! ```
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::Path;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use tern_format::config::{ActivationQuantizer, Architecture, ModelConfig};
+use tern_format::packed::{
+    Encoding, FORMAT_VERSION, FloatTensor, FloatType, GenerationDefaults, Metadata, PackedModel,
+    Tensor, TernaryTensor,
+};
+use tern_format::tokenizer::TokenizerSource;
+
+/// Layers, hidden size, feed-forward size, heads, key/value heads, vocabulary.
+const SHAPES: [(&str, [usize; 6]); 4] = [
+    ("25m", [12, 256, 1_024, 4, 4, 49_152]),
+    ("125m", [12, 768, 2_048, 12, 12, 49_152]),
+    ("700m", [24, 1_536, 4_096, 16, 16, 32_002]),
+    ("2b4t", [30, 2_560, 6_912, 20, 5, 128_256]),
+];
+
+/// A vocabulary of one word: nothing here is text.
+const TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,"model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"vocab":{"a":0},"merges":[]}}"#;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(shape), Some(path), None) = (arguments.next(), arguments.next(), arguments.next())
+    else {
+        return Err("usage: random_model 25m|125m|700m|2b4t FILE".into());
+    };
+    let Some((_, [layers, hidden, intermediate, heads, key_value_heads, vocab_size])) =
+        SHAPES.into_iter().find(|(name, _)| *name == shape)
+    else {
+        return Err(format!("there is no shape {shape}").into());
+    };
+    let config = ModelConfig {
+        vocab_size,
+        hidden_size: hidden,
+        intermediate_size: intermediate,
+        num_hidden_layers: layers,
+        num_attention_heads: heads,
+        num_key_value_heads: key_value_heads,
+        head_dim: hidden / heads,
+        max_position_embeddings: 4_096,
+        activation_quantizer: ActivationQuantizer::Int8,
+        ..ModelConfig::preset(Architecture::Bitlm)
+    };
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut tensors = BTreeMap::new();
+    for (name, shape) in config.tensors() {
+        let count: usize = shape.iter().product();
+        let tensor = if config.is_block_linear(&name) {
+            let trits: Vec<i8> = (0..count).map(|_| (random.next_u32() % 3) as i8 - 1).collect();
+            let scale = (shape[1] as f32).sqrt().recip();
+            Tensor::Ternary(TernaryTensor::from_trits(&trits, shape[1], scale))
+        } else if shape.len() == 1 {
+            Tensor::Float(FloatTensor::new(shape, FloatType::F32, vec![1.0; count]))
+        } else {
+            // Sums of uniform numbers: near enough to a normal distribution of deviation 0.02.
+            let uniform = |random: &mut ChaCha8Rng| random.next_u32() as f32 / 2f32.powi(32) - 0.5;
+            let value =
+                |random: &mut ChaCha8Rng| 0.02 * (0..12).map(|_| uniform(random)).sum::<f32>();
+            let values = (0..count).map(|_| value(&mut random)).collect();
+            Tensor::Float(FloatTensor::new(shape, FloatType::F16, values))
+        };
+        tensors.insert(name, tensor);
+    }
+    let metadata = Metadata {
+        format_version: FORMAT_VERSION,
+        encoding: Encoding::T2,
+        config,
+        tokenizer: TokenizerSource::Json(TOKENIZER.into()),
+        bos: None,
+        eos: None,
+        generation: GenerationDefaults::default(),
+        chat_template: None,
+        provenance: None,
+        check: None,
+    };
+    PackedModel { metadata, tensors }.write(Path::new(&path))?;
+    Ok(())
+}

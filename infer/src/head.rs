@@ -1,0 +1,117 @@
+//! The head: the residual stream to logits over the vocabulary.
+
+use std::sync::Arc;
+
+use tern_kernels::int8_matrix::Int8Matrix;
+use tern_kernels::tokens::Int8Tokens;
+
+use crate::linear::{Engine, dense};
+
+/// Weights from which a look at eight-bit codes first is worth it: less than this stays in the cache.
+const LARGE: usize = 1 << 20;
+
+/// A float matrix, and for a large one its eight-bit codes.
+///
+/// To draw a token takes the largest logits alone. The codes find the few rows that may have them, a fourth of the bytes
+/// to read; those are then computed as all are, so the logits are the same to the bit.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// `[vocab_size, hidden]`; a tied head is the embedding.
+    rows: Arc<Vec<f32>>,
+    hidden: usize,
+    codes: Option<Int8Matrix>,
+}
+
+impl Head {
+    /// # Shapes
+    ///
+    /// - `rows`: `[vocab_size, hidden]`
+    pub(crate) fn new(rows: Arc<Vec<f32>>, hidden: usize) -> Self {
+        let codes = (rows.len() >= LARGE).then(|| {
+            Int8Matrix::quantize(rows.len() / hidden, hidden, |r, row| {
+                row.copy_from_slice(&rows[r * hidden..][..hidden]);
+            })
+        });
+        Self { rows, hidden, codes }
+    }
+
+    /// Bytes that one token's largest logits read.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.codes.as_ref().map_or(size_of_val(self.rows.as_slice()), Int8Matrix::size_bytes)
+    }
+
+    /// All logits.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[seq, hidden]`; returns `[seq, vocab_size]`
+    pub(crate) fn logits(&self, engine: &Engine, x: &[f32]) -> Vec<f32> {
+        dense(engine, &self.rows, self.rows.len() / self.hidden, self.hidden, x)
+    }
+
+    /// The `count` largest logits of one token, and perhaps others, by id; all of them where `count` is none.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[hidden]`, or nothing, which has no logits
+    pub(crate) fn candidates(
+        &self,
+        engine: &Engine,
+        x: &[f32],
+        count: Option<usize>,
+    ) -> Vec<(u32, f32)> {
+        let (Some(codes), Some(count), false) = (&self.codes, count, x.is_empty()) else {
+            return (0..).zip(self.logits(engine, x)).collect();
+        };
+        let tokens = Int8Tokens::quantize(x, self.hidden);
+        let mut approximate = vec![0.0; codes.d_output()];
+        engine.kernel.int8_rows(&engine.pool, codes, &tokens, &mut approximate);
+        let rows = codes.candidates(x, &tokens, &approximate, count);
+        let mut logits = vec![0.0; rows.len()];
+        engine.pool.write_chunks(&mut logits, ROWS, |chunk, logits| {
+            for (&r, logit) in rows[chunk * ROWS..].iter().zip(logits) {
+                let row = &self.rows[r * self.hidden..][..self.hidden];
+                engine.kernel.dense(row, 1, self.hidden, x, std::slice::from_mut(logit));
+            }
+        });
+        rows.into_iter().map(|r| r as u32).zip(logits).collect()
+    }
+}
+
+/// Rows that one task computes.
+const ROWS: usize = 64;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_logits_are_those_of_all_to_the_bit() {
+        let (vocab_size, hidden) = (9_000, 128);
+        let noise =
+            |n: usize| ((n.wrapping_mul(2_654_435_761) >> 7) % 2_001) as f32 / 1_000.0 - 1.0;
+        let rows: Vec<f32> = (0..vocab_size * hidden).map(noise).collect();
+        let head = Head::new(Arc::new(rows), hidden);
+        assert!(head.codes.is_some());
+        let engine = Engine::detect().unwrap();
+        for token in 0..5 {
+            let x: Vec<f32> = (0..hidden).map(|i| noise(1_000_003 * (token + 1) + i * i)).collect();
+            let all = head.logits(&engine, &x);
+            let mut order: Vec<u32> = (0..vocab_size as u32).collect();
+            order.sort_by(|&a, &b| all[b as usize].total_cmp(&all[a as usize]));
+            for count in [1, 40] {
+                let found = head.candidates(&engine, &x, Some(count));
+                assert!(found.is_sorted_by_key(|&(id, _)| id));
+                assert!(found.len() < vocab_size / 4, "{} candidates for {count}", found.len());
+                for (id, logit) in &found {
+                    assert_eq!(logit.to_bits(), all[*id as usize].to_bits());
+                }
+                for id in &order[..count] {
+                    assert!(found.iter().any(|(found, _)| found == id), "{id} of {count}");
+                }
+            }
+            assert_eq!(head.candidates(&engine, &x, None).len(), vocab_size);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! AVX-512 with VNNI: Intel since 2019 (Cascade Lake), AMD since 2022 (Zen 4).
+
+use std::arch::x86_64::*;
+
+use super::avx2::Avx2;
+use super::{AHEAD, Arch, shape};
+use crate::pages::Line;
+use crate::ternary_matrix::{BLOCK, PANEL};
+use crate::tokens::GROUP;
+
+/// Exists only where AVX-512 F, BW, VL and VNNI were detected, and AVX2 and FMA, which do what is not ternary.
+pub(crate) struct Avx512Vnni(&'static Avx2);
+
+impl Avx512Vnni {
+    /// `None` if this CPU lacks one of them.
+    pub(crate) fn new() -> Option<&'static Self> {
+        static FOUND: std::sync::LazyLock<Option<Avx512Vnni>> = std::sync::LazyLock::new(|| {
+            let found = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni");
+            Some(Avx512Vnni(Avx2::new().filter(|_| found)?))
+        });
+        FOUND.as_ref()
+    }
+}
+
+impl Arch for Avx512Vnni {
+    fn name(&self) -> &'static str {
+        "avx512-vnni"
+    }
+
+    fn ternary_int8(&self, blocks: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]) {
+        let (panels, depth) =
+            shape(blocks.len(), x.len() / tokens * GROUP / BLOCK, tokens, sums.len());
+        assert_eq!(x.len(), depth * BLOCK / GROUP * tokens, "whole blocks");
+        let (blocks, x, sums) = (blocks.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
+        let width = panels * PANEL;
+        // SAFETY: `self` is proof of the instructions. Each call gets the `depth` lines of each of its panels, `tokens`
+        // groups for each four inputs, and its part of `tokens` rows of `width` sums: the lengths just checked.
+        unsafe {
+            match tokens {
+                1 => by_panels!(panels, depth, blocks, sums, [4, 1], |P, blocks, sums| {
+                    int8_vector::<P>(blocks, depth, x, sums)
+                }),
+                4 => by_panels!(panels, depth, blocks, sums, [2, 1], |P, blocks, sums| {
+                    int8_tile::<4, P>(blocks, depth, x, sums, width)
+                }),
+                12 => by_panels!(panels, depth, blocks, sums, [2, 1], |P, blocks, sums| {
+                    int8_tile::<12, P>(blocks, depth, x, sums, width)
+                }),
+                _ => unreachable!("there are no other tiles"),
+            }
+        }
+    }
+
+    fn ternary_f32(&self, blocks: &[Line], x: &[f32], tokens: usize, sums: &mut [f32]) {
+        let (panels, depth) = shape(blocks.len(), x.len() / tokens / BLOCK, tokens, sums.len());
+        assert_eq!(x.len(), depth * BLOCK * tokens, "whole blocks");
+        let (blocks, x, sums) = (blocks.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
+        let width = panels * PANEL;
+        // SAFETY: as in `ternary_int8`, with `tokens` floats for each input.
+        unsafe {
+            match tokens {
+                1 => by_panels!(panels, depth, blocks, sums, [4, 1], |P, blocks, sums| {
+                    f32_tile::<1, P>(blocks, depth, x, sums, width)
+                }),
+                4 => by_panels!(panels, depth, blocks, sums, [2, 1], |P, blocks, sums| {
+                    f32_tile::<4, P>(blocks, depth, x, sums, width)
+                }),
+                12 => by_panels!(panels, depth, blocks, sums, [1], |P, blocks, sums| {
+                    f32_tile::<12, P>(blocks, depth, x, sums, width)
+                }),
+                _ => unreachable!("there are no other tiles"),
+            }
+        }
+    }
+
+    fn int8_rows(&self, lines: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]) {
+        let (panels, depth) = shape(lines.len(), x.len() / tokens, tokens, sums.len());
+        assert_eq!(x.len(), depth * tokens, "whole groups");
+        let (lines, x, sums) = (lines.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
+        let width = panels * PANEL;
+        // SAFETY: as in `ternary_int8`, with a line for each four inputs.
+        unsafe {
+            match tokens {
+                1 => by_panels!(panels, depth, lines, sums, [4, 1], |P, lines, sums| {
+                    rows_tile::<1, P>(lines, depth, x, sums, width)
+                }),
+                4 => by_panels!(panels, depth, lines, sums, [2, 1], |P, lines, sums| {
+                    rows_tile::<4, P>(lines, depth, x, sums, width)
+                }),
+                12 => by_panels!(panels, depth, lines, sums, [2, 1], |P, lines, sums| {
+                    rows_tile::<12, P>(lines, depth, x, sums, width)
+                }),
+                _ => unreachable!("there are no other tiles"),
+            }
+        }
+    }
+
+    fn dense(&self, w: &[f32], d_output: usize, d_input: usize, x: &[f32], y: &mut [f32]) {
+        self.0.dense(w, d_output, d_input, x, y);
+    }
+
+    fn weighted_rows(&self, rows: &[f32], weights: &[f32], out: &mut [f32]) {
+        self.0.weighted_rows(rows, weights, out);
+    }
+}
+
+/// One token and `P` panels. The codes of four inputs stay where a mask finds them, so a sum comes out 1, 4, 16 or 64
+/// times too large, which one shift at the end mends; a sum of at most `192 * 128 * 2^18 / 4` fits 32 bits.
+///
+/// # Safety
+///
+/// `blocks` leads to `P * depth` lines, `x` to `4 * depth` groups, `sums` to `16 P` sums.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn int8_vector<const P: usize>(
+    blocks: *const Line,
+    depth: usize,
+    x: *const [i8; GROUP],
+    sums: *mut i32,
+) {
+    let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|mask| _mm512_set1_epi8(mask as i8));
+    let mut acc = [[_mm512_setzero_si512(); 4]; P];
+    for k in 0..depth {
+        let mut groups = [_mm512_setzero_si512(); 4];
+        for (i, group) in groups.iter_mut().enumerate() {
+            // SAFETY: group `4 k + i` of `4 * depth`.
+            *group = _mm512_set1_epi32(unsafe { x.add(4 * k + i).cast::<i32>().read_unaligned() });
+        }
+        for (p, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: line `p * depth + k` of `P * depth`; a line is aligned. A prefetch may lead anywhere.
+            let codes = unsafe {
+                let line = blocks.add(p * depth + k);
+                _mm_prefetch::<_MM_HINT_T0>(line.cast::<i8>().wrapping_add(AHEAD));
+                _mm512_load_si512(line.cast())
+            };
+            for ((acc, &mask), &group) in acc.iter_mut().zip(&masks).zip(&groups) {
+                *acc = _mm512_dpbusd_epi32(*acc, _mm512_and_si512(codes, mask), group);
+            }
+        }
+    }
+    for (p, [a, b, c, d]) in acc.into_iter().enumerate() {
+        let low = _mm512_add_epi32(a, _mm512_srai_epi32::<2>(b));
+        let high = _mm512_add_epi32(_mm512_srai_epi32::<4>(c), _mm512_srai_epi32::<6>(d));
+        // SAFETY: sums `16 p` to `16 p + 15` of `16 P`.
+        unsafe { _mm512_storeu_si512(sums.add(PANEL * p).cast(), _mm512_add_epi32(low, high)) };
+    }
+}
+
+/// `T` tokens and `P` panels: codes are unpacked once for all tokens.
+///
+/// # Safety
+///
+/// `blocks` leads to `P * depth` lines, `x` to `4 * depth * T` groups, `sums` to `T` rows of `16 P` sums, `width` apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn int8_tile<const T: usize, const P: usize>(
+    blocks: *const Line,
+    depth: usize,
+    x: *const [i8; GROUP],
+    sums: *mut i32,
+    width: usize,
+) {
+    let mask = _mm512_set1_epi8(3);
+    let mut acc = [[_mm512_setzero_si512(); P]; T];
+    for k in 0..depth {
+        let mut packed = [_mm512_setzero_si512(); P];
+        for (p, packed) in packed.iter_mut().enumerate() {
+            // SAFETY: line `p * depth + k` of `P * depth`; a line is aligned.
+            *packed = unsafe { _mm512_load_si512(blocks.add(p * depth + k).cast()) };
+        }
+        for i in 0..4 {
+            let mut codes = [_mm512_setzero_si512(); P];
+            for (codes, packed) in codes.iter_mut().zip(&mut packed) {
+                *codes = _mm512_and_si512(*packed, mask);
+                *packed = _mm512_srli_epi16::<2>(*packed);
+            }
+            for (t, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: group `(4 k + i) * T + t` of `4 * depth * T`.
+                let group = unsafe { x.add((4 * k + i) * T + t).cast::<i32>().read_unaligned() };
+                let group = _mm512_set1_epi32(group);
+                for (acc, &codes) in acc.iter_mut().zip(&codes) {
+                    *acc = _mm512_dpbusd_epi32(*acc, codes, group);
+                }
+            }
+        }
+    }
+    for (t, acc) in acc.into_iter().enumerate() {
+        for (p, acc) in acc.into_iter().enumerate() {
+            // SAFETY: sums `16 p` to `16 p + 15` of row `t`.
+            unsafe { _mm512_storeu_si512(sums.add(t * width + PANEL * p).cast(), acc) };
+        }
+    }
+}
+
+/// `T` tokens and `P` panels of bytes.
+///
+/// # Safety
+///
+/// `lines` leads to `P * depth` lines, `x` to `depth * T` groups, `sums` to `T` rows of `16 P` sums, `width` apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn rows_tile<const T: usize, const P: usize>(
+    lines: *const Line,
+    depth: usize,
+    x: *const [i8; GROUP],
+    sums: *mut i32,
+    width: usize,
+) {
+    let mut acc = [[_mm512_setzero_si512(); P]; T];
+    for k in 0..depth {
+        let mut bytes = [_mm512_setzero_si512(); P];
+        for (p, bytes) in bytes.iter_mut().enumerate() {
+            // SAFETY: line `p * depth + k` of `P * depth`; a line is aligned. A prefetch may lead anywhere.
+            *bytes = unsafe {
+                let line = lines.add(p * depth + k);
+                if T == 1 {
+                    _mm_prefetch::<_MM_HINT_T0>(line.cast::<i8>().wrapping_add(AHEAD));
+                }
+                _mm512_load_si512(line.cast())
+            };
+        }
+        for (t, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: group `k * T + t` of `depth * T`.
+            let group = unsafe { x.add(k * T + t).cast::<i32>().read_unaligned() };
+            let group = _mm512_set1_epi32(group);
+            for (acc, &bytes) in acc.iter_mut().zip(&bytes) {
+                *acc = _mm512_dpbusd_epi32(*acc, bytes, group);
+            }
+        }
+    }
+    for (t, acc) in acc.into_iter().enumerate() {
+        for (p, acc) in acc.into_iter().enumerate() {
+            // SAFETY: sums `16 p` to `16 p + 15` of row `t`.
+            unsafe { _mm512_storeu_si512(sums.add(t * width + PANEL * p).cast(), acc) };
+        }
+    }
+}
+
+/// `T` tokens and `P` panels of floats. A dword holds the 16 codes of a row: shifted, its lowest bits look the trit up in
+/// a register of 16 floats, whose place depends on two bits alone.
+///
+/// # Safety
+///
+/// `blocks` leads to `P * depth` lines, `x` to `16 * depth * T` floats, `sums` to `T` rows of `16 P` sums, `width` apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn f32_tile<const T: usize, const P: usize>(
+    blocks: *const Line,
+    depth: usize,
+    x: *const f32,
+    sums: *mut f32,
+    width: usize,
+) {
+    let trits = _mm512_setr_ps(
+        -1.0, 0.0, 1.0, 2.0, -1.0, 0.0, 1.0, 2.0, -1.0, 0.0, 1.0, 2.0, -1.0, 0.0, 1.0, 2.0,
+    );
+    let mut acc = [[_mm512_setzero_ps(); P]; T];
+    for k in 0..depth {
+        let mut packed = [_mm512_setzero_si512(); P];
+        for (p, packed) in packed.iter_mut().enumerate() {
+            // SAFETY: line `p * depth + k` of `P * depth`; a line is aligned.
+            *packed = unsafe { _mm512_load_si512(blocks.add(p * depth + k).cast()) };
+        }
+        // Input `4 p + b` of the block is bit pair `p` of byte `b`: 8 b + 2 p bits up.
+        macro_rules! inputs {
+            ($($input:literal: $shift:literal),*) => {$(
+                let mut w = [_mm512_setzero_ps(); P];
+                for (w, &packed) in w.iter_mut().zip(&packed) {
+                    *w = _mm512_permutexvar_ps(_mm512_srli_epi32::<$shift>(packed), trits);
+                }
+                for (t, acc) in acc.iter_mut().enumerate() {
+                    // SAFETY: float `(16 k + input) * T + t` of `16 * depth * T`.
+                    let x = _mm512_set1_ps(unsafe { *x.add((BLOCK * k + $input) * T + t) });
+                    for (acc, &w) in acc.iter_mut().zip(&w) {
+                        *acc = _mm512_fmadd_ps(w, x, *acc);
+                    }
+                }
+            )*};
+        }
+        inputs!(0: 0, 1: 8, 2: 16, 3: 24, 4: 2, 5: 10, 6: 18, 7: 26);
+        inputs!(8: 4, 9: 12, 10: 20, 11: 28, 12: 6, 13: 14, 14: 22, 15: 30);
+    }
+    for (t, acc) in acc.into_iter().enumerate() {
+        for (p, acc) in acc.into_iter().enumerate() {
+            // SAFETY: sums `16 p` to `16 p + 15` of row `t`.
+            unsafe { _mm512_storeu_ps(sums.add(t * width + PANEL * p), acc) };
+        }
+    }
+}

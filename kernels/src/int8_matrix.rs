@@ -1,0 +1,179 @@
+//! A matrix of eight-bit codes with a scale for each row: the head, which is as wide as the vocabulary.
+//!
+//! Its products with eight-bit activations stand in for those of the float rows that it was made of, and say how far off
+//! they may be. Whoever wants the largest products computes a few candidates exactly and leaves the rest: see
+//! [`Int8Matrix::candidates`].
+//!
+//! In memory a panel is 16 rows, and a line of 64 bytes four neighbouring inputs of all of them: little-endian dword `r`
+//! is row `r`, and its byte `b` the code of input `4 k + b`, plus 128, which `vpdpbusd` wants unsigned.
+
+use crate::pages::{Line, Pages};
+use crate::ternary_matrix::PANEL;
+use crate::tokens::{GROUP, Int8Tokens};
+
+/// What makes a code a byte.
+const OFFSET: i32 = 128;
+
+/// Relative error of one float addition or multiplication.
+const UNIT: f64 = f32::EPSILON as f64 / 2.0;
+
+/// More than the relative error of a bound that is computed in `f32`.
+const SLACK: f64 = 1.0 + 1e-6;
+
+/// Rows of which the best stands for all when a threshold is looked for.
+const COMPARED: usize = 64;
+
+/// Rows of codes.
+#[derive(Clone, Debug)]
+pub struct Int8Matrix {
+    d_output: usize,
+    d_input: usize,
+    lines: Pages,
+    /// `w ≈ scale * code`, `[d_output]`.
+    scales: Vec<f32>,
+    /// The length of each row, `[d_output]`.
+    norms: Vec<f32>,
+    /// The length of what the codes leave of it, `[d_output]`.
+    errors: Vec<f32>,
+}
+
+impl Int8Matrix {
+    /// Quantizes rows: `scale = max|w| / 127`, `code = round(w / scale)`.
+    ///
+    /// `row` is asked for each row once, in order, and writes its `d_input` values.
+    ///
+    /// # Panics
+    ///
+    /// If `d_input` is 0 or beyond 2^16, where a sum could pass 32 bits.
+    pub fn quantize(
+        d_output: usize,
+        d_input: usize,
+        mut row: impl FnMut(usize, &mut [f32]),
+    ) -> Self {
+        assert!((1..=1 << 16).contains(&d_input), "sums stay inside 32 bits");
+        let depth = d_input.div_ceil(GROUP);
+        let mut lines = Pages::new(d_output.div_ceil(PANEL) * depth);
+        let (mut scales, mut norms, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        let mut values = vec![0.0; d_input];
+        for r in 0..d_output {
+            row(r, &mut values);
+            let most = values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+            let scale = if most > 0.0 { most / 127.0 } else { 1.0 };
+            let panel = &mut lines.lines_mut()[r / PANEL * depth..][..depth];
+            let (mut norm, mut error) = (0.0, 0.0);
+            for (Line(line), values) in panel.iter_mut().zip(values.chunks(GROUP)) {
+                for (byte, &value) in line[4 * (r % PANEL)..].iter_mut().zip(values) {
+                    let code = (value / scale).round_ties_even().clamp(-127.0, 127.0);
+                    *byte = (code as i32 + OFFSET) as u8;
+                    norm += f64::from(value).powi(2);
+                    error += (f64::from(value) - f64::from(code) * f64::from(scale)).powi(2);
+                }
+            }
+            scales.push(scale);
+            norms.push(above(norm.sqrt()));
+            errors.push(above(error.sqrt()));
+        }
+        Self { d_output, d_input, lines, scales, norms, errors }
+    }
+
+    /// Rows.
+    pub fn d_output(&self) -> usize {
+        self.d_output
+    }
+
+    /// Columns.
+    pub fn d_input(&self) -> usize {
+        self.d_input
+    }
+
+    /// Bytes that a product reads.
+    pub fn size_bytes(&self) -> usize {
+        64 * self.lines.lines().len()
+    }
+
+    /// The scale of each row, `[d_output]`.
+    pub(crate) fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    /// Some neighbouring panels, line by line.
+    pub(crate) fn lines(&self, panels: std::ops::Range<usize>) -> &[Line] {
+        let depth = self.d_input.div_ceil(GROUP);
+        &self.lines.lines()[panels.start * depth..panels.end * depth]
+    }
+
+    /// The sum of codes and activations, from the sum of bytes and activations.
+    pub(crate) fn without_offset(sum: i32, of_activations: i32) -> i32 {
+        sum.wrapping_sub(OFFSET * of_activations)
+    }
+
+    /// The rows that may be among the `count` largest products with a token, in order: each row left out is certainly below
+    /// `count` others, whatever rounding did. All rows where `count` is more than a 64th of them.
+    ///
+    /// The product of a row and the token differs from `approximate` by at most
+    /// `|w| |x - x'| + |w - w'| |x'|` (Cauchy and Schwarz; the primes stand for what the codes say), and the float sums
+    /// on both sides add their rounding.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[d_input]`, and the same token in `codes`
+    /// - `approximate`: `[d_output]`, of [`crate::ternary::Kernel::int8_rows`]
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit.
+    pub fn candidates(
+        &self,
+        x: &[f32],
+        codes: &Int8Tokens,
+        approximate: &[f32],
+        count: usize,
+    ) -> Vec<usize> {
+        assert!(codes.seq() == 1 && codes.d_input() == self.d_input, "one token");
+        assert!(x.len() == self.d_input && approximate.len() == self.d_output, "the shapes");
+        let coded = codes.dequantize();
+        let length =
+            |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+        let of_x = length(&mut x.iter().map(|&x| f64::from(x)));
+        let of_coded = length(&mut coded.iter().map(|&x| f64::from(x)));
+        let of_rest = length(&mut x.iter().zip(&coded).map(|(&a, &b)| f64::from(a) - f64::from(b)));
+        // Sums of `d_input` products round by at most that many units of `|w| |x|`; the scales by a few more, and so does
+        // the bound itself.
+        let rounding = (self.d_input + 8) as f64 * UNIT * of_x.max(of_coded);
+        let (of_norm, of_error) = (above((of_rest + rounding) * SLACK), above(of_coded * SLACK));
+        let blocks = || {
+            let rows = approximate.chunks(COMPARED).zip(self.norms.chunks(COMPARED));
+            rows.zip(self.errors.chunks(COMPARED))
+        };
+        let bound = |norm: f32, error: f32| norm * of_norm + error * of_error;
+        // The largest products that the best rows of so many blocks have at least: `count` rows have them.
+        let mut least: Vec<f32> = blocks()
+            .map(|((y, norms), errors)| {
+                let rows = y.iter().zip(norms).zip(errors);
+                let least = rows.map(|((y, &norm), &error)| y - bound(norm, error));
+                least.fold(f32::NEG_INFINITY, |most, y| if y > most { y } else { most })
+            })
+            .collect();
+        if count > least.len() {
+            return (0..self.d_output).collect();
+        }
+        let last = count.saturating_sub(1);
+        let (_, &mut threshold, _) = least.select_nth_unstable_by(last, |a, b| b.total_cmp(a));
+        let mut candidates = Vec::new();
+        for (block, ((y, norms), errors)) in blocks().enumerate() {
+            for (r, ((y, &norm), &error)) in y.iter().zip(norms).zip(errors).enumerate() {
+                let most = y + bound(norm, error);
+                // What is no number may be anything.
+                if most >= threshold || most.is_nan() {
+                    candidates.push(block * COMPARED + r);
+                }
+            }
+        }
+        candidates
+    }
+}
+
+/// The least `f32` that is certainly not below.
+fn above(value: f64) -> f32 {
+    (value as f32).next_up()
+}

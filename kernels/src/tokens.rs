@@ -1,0 +1,221 @@
+//! The input of a ternary product: a few tokens, in the order in which the kernels read them.
+//!
+//! Tokens are dealt into *tiles* of 12, 4 or 1, as many of the larger as fit. A tile holds, for each group of inputs that
+//! a kernel takes at once (four codes, or one float), the group of every token of the tile, one after the other.
+
+use crate::quantize::quantize_int8;
+use crate::ternary_matrix::BLOCK;
+
+/// Sizes of tiles, largest first: 12 tokens by 32 rows are as many sums as AVX-512 has registers for.
+pub(crate) const TILES: [usize; 3] = [12, 4, 1];
+
+/// Codes that a kernel takes at once.
+pub(crate) const GROUP: usize = 4;
+
+/// Tokens of one tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tile {
+    pub(crate) first: usize,
+    pub(crate) tokens: usize,
+}
+
+/// The tiles of so many tokens.
+pub(crate) fn tiles(seq: usize) -> impl Iterator<Item = Tile> {
+    let mut first = 0;
+    std::iter::from_fn(move || {
+        let tokens = TILES.into_iter().find(|&tokens| tokens <= seq - first)?;
+        first += tokens;
+        Some(Tile { first: first - tokens, tokens })
+    })
+}
+
+/// Tokens as eight-bit codes, each with a scale: `x ≈ scale * code`.
+#[derive(Clone, Debug)]
+pub struct Int8Tokens {
+    d_input: usize,
+    /// Per tile `[groups, tokens]`.
+    groups: Vec<[i8; GROUP]>,
+    /// The sum of a token's codes, `[seq]`.
+    sums: Vec<i32>,
+    /// `[seq]`.
+    scales: Vec<f32>,
+}
+
+/// Tokens as floats.
+#[derive(Clone, Debug)]
+pub struct FloatTokens {
+    d_input: usize,
+    seq: usize,
+    /// Per tile `[inputs, tokens]`, the inputs filled up with zeros to whole blocks.
+    values: Vec<f32>,
+}
+
+impl Int8Tokens {
+    /// Quantizes each token ([`quantize_int8`]).
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[seq, d_input]`
+    ///
+    /// # Panics
+    ///
+    /// If `x` is not whole tokens, or `d_input` is 0.
+    pub fn quantize(x: &[f32], d_input: usize) -> Self {
+        let mut codes = vec![0; x.len()];
+        let tokens = x.chunks_exact(d_input).zip(codes.chunks_exact_mut(d_input));
+        let scales = tokens.map(|(x, codes)| quantize_int8(x, codes)).collect();
+        Self::new(&codes, scales, d_input)
+    }
+
+    /// Takes codes and their scales.
+    ///
+    /// # Shapes
+    ///
+    /// - `codes`: `[seq, d_input]`; `scales`: `[seq]`
+    ///
+    /// # Panics
+    ///
+    /// If a length does not fit the shape, or `d_input` is 0.
+    pub fn new(codes: &[i8], scales: Vec<f32>, d_input: usize) -> Self {
+        assert!(d_input > 0, "tokens of something");
+        assert_eq!(Some(codes.len()), scales.len().checked_mul(d_input), "whole tokens");
+        let depth = d_input.div_ceil(BLOCK) * (BLOCK / GROUP);
+        let mut groups = vec![[0; GROUP]; scales.len() * depth];
+        for Tile { first, tokens } in tiles(scales.len()) {
+            let tile = &mut groups[first * depth..][..tokens * depth];
+            for t in 0..tokens {
+                let token = &codes[(first + t) * d_input..][..d_input];
+                for (group, codes) in tile[t..].iter_mut().step_by(tokens).zip(token.chunks(GROUP))
+                {
+                    group[..codes.len()].copy_from_slice(codes);
+                }
+            }
+        }
+        let sum = |token: &[i8]| token.iter().map(|&code| i32::from(code)).sum();
+        let sums = codes.chunks_exact(d_input).map(sum).collect();
+        Self { d_input, groups, sums, scales }
+    }
+
+    /// `scale * code`, `[seq, d_input]`.
+    pub fn dequantize(&self) -> Vec<f32> {
+        let mut x = vec![0.0; self.seq() * self.d_input];
+        for tile in tiles(self.seq()) {
+            let groups = self.tile(tile);
+            for t in 0..tile.tokens {
+                let scale = self.scales[tile.first + t];
+                let codes = groups[t..].iter().step_by(tile.tokens).flatten();
+                let token = &mut x[(tile.first + t) * self.d_input..][..self.d_input];
+                token.iter_mut().zip(codes).for_each(|(x, &code)| *x = f32::from(code) * scale);
+            }
+        }
+        x
+    }
+
+    /// Inputs of a token.
+    pub fn d_input(&self) -> usize {
+        self.d_input
+    }
+
+    /// Tokens.
+    pub fn seq(&self) -> usize {
+        self.scales.len()
+    }
+
+    /// The sums of the codes, `[seq]`.
+    pub(crate) fn sums(&self) -> &[i32] {
+        &self.sums
+    }
+
+    /// The scales, `[seq]`.
+    pub fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    /// `[groups, tokens]`.
+    pub(crate) fn tile(&self, tile: Tile) -> &[[i8; GROUP]] {
+        let depth = self.d_input.div_ceil(BLOCK) * (BLOCK / GROUP);
+        &self.groups[tile.first * depth..][..tile.tokens * depth]
+    }
+}
+
+impl FloatTokens {
+    /// # Shapes
+    ///
+    /// - `x`: `[seq, d_input]`
+    ///
+    /// # Panics
+    ///
+    /// If `x` is not whole tokens, or `d_input` is 0.
+    pub fn new(x: &[f32], d_input: usize) -> Self {
+        assert!(d_input > 0 && x.len().is_multiple_of(d_input), "whole tokens");
+        let seq = x.len() / d_input;
+        let depth = d_input.next_multiple_of(BLOCK);
+        let mut values = vec![0.0; seq * depth];
+        for Tile { first, tokens } in tiles(seq) {
+            let tile = &mut values[first * depth..][..tokens * depth];
+            for t in 0..tokens {
+                let token = &x[(first + t) * d_input..][..d_input];
+                for (value, x) in tile[t..].iter_mut().step_by(tokens).zip(token) {
+                    *value = *x;
+                }
+            }
+        }
+        Self { d_input, seq, values }
+    }
+
+    /// Inputs of a token.
+    pub fn d_input(&self) -> usize {
+        self.d_input
+    }
+
+    /// Tokens.
+    pub fn seq(&self) -> usize {
+        self.seq
+    }
+
+    /// `[inputs, tokens]`.
+    pub(crate) fn tile(&self, tile: Tile) -> &[f32] {
+        let depth = self.d_input.next_multiple_of(BLOCK);
+        &self.values[tile.first * depth..][..tile.tokens * depth]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_all_tokens_in_order() {
+        for seq in 0..60 {
+            let mut next = 0;
+            for Tile { first, tokens } in tiles(seq) {
+                assert_eq!(first, next);
+                next += tokens;
+            }
+            assert_eq!(next, seq);
+        }
+        assert_eq!(tiles(18).map(|tile| tile.tokens).collect::<Vec<_>>(), [12, 4, 1, 1]);
+    }
+
+    #[test]
+    fn every_value_is_where_the_kernels_look_for_it() {
+        let (seq, d_input) = (17, 37);
+        let code = |t: usize, i: usize| ((t * 31 + i * 7) % 255) as u8 as i8;
+        let codes: Vec<i8> = (0..seq * d_input).map(|n| code(n / d_input, n % d_input)).collect();
+        let floats: Vec<f32> = codes.iter().map(|&code| f32::from(code)).collect();
+        let int8 = Int8Tokens::new(&codes, vec![1.0; seq], d_input);
+        let float = FloatTokens::new(&floats, d_input);
+        for tile in tiles(seq) {
+            for t in 0..tile.tokens {
+                for i in 0..48 {
+                    let expected = if i < d_input { code(tile.first + t, i) } else { 0 };
+                    let group = int8.tile(tile)[i / GROUP * tile.tokens + t];
+                    assert_eq!(group[i % GROUP], expected);
+                    assert_eq!(float.tile(tile)[i * tile.tokens + t], f32::from(expected));
+                }
+            }
+        }
+        assert_eq!(int8.dequantize(), floats);
+        assert_eq!(int8.sums()[3], (0..d_input).map(|i| i32::from(code(3, i))).sum::<i32>());
+    }
+}
