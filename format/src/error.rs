@@ -188,6 +188,20 @@ pub enum Error {
         /// The number of inputs.
         d_input: usize,
     },
+    /// Something is wrong at one byte of a file.
+    #[error("byte {offset}: {rule}")]
+    At {
+        /// Its place, counted from zero.
+        offset: u64,
+        /// The rule and what was found.
+        rule: String,
+    },
+    /// A rule is broken; whoever passes this on says where.
+    #[error("{rule}")]
+    Rule {
+        /// The rule and what was found.
+        rule: String,
+    },
     /// An entry of the file's metadata breaks a rule.
     #[error("metadata {}: {rule}", quoted(key))]
     Metadata {

@@ -10,6 +10,7 @@ pub mod checksum;
 pub mod config;
 pub mod contain;
 pub mod error;
+pub mod gguf;
 pub mod harmless;
 pub mod lock;
 pub mod packed;
