@@ -14,8 +14,36 @@ use crate::error::{Error, Result};
 pub enum Architecture {
     /// tiny-tiny-stories: RoPE, RMSNorm, SwiGLU, ternary weights, float activations, tied float head.
     Bitlm,
-    /// LLaMA: the same decoder with float weights.
+    /// MiniLM: learned positions, RMSNorm in the blocks and LayerNorm at the end, SwiGLU, W1.58A8, tied ternary head.
+    Bitgpt,
+    /// GPT-2 small with ternary linear layers: learned positions, LayerNorm, GELU, biases, float activations.
+    Gpt2,
+    /// BitNet b1.58 2B4T: RoPE, RMSNorm and sub-norms, gated squared ReLU, W1.58A8.
+    Bitnet,
+    /// LLaMA: the decoder of `bitlm` with float weights.
     Llama,
+    /// Tern's own: `bitnet` with normalized queries and keys.
+    Tern,
+}
+
+/// How a token knows its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Position {
+    /// Queries and keys are rotated (RoPE, arXiv:2104.09864).
+    Rope,
+    /// A vector for each place is added to the embedding.
+    Learned,
+}
+
+/// What brings activations to one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Norm {
+    /// Divides by the root mean square, times a gain (RMSNorm, arXiv:1910.07467).
+    Rms,
+    /// Takes the mean off as well, and adds a bias (LayerNorm, arXiv:1607.06450).
+    Layer,
 }
 
 /// The formula that turns latent weights into trits and a scale.
@@ -67,6 +95,30 @@ pub enum AttentionInitializer {
 pub enum HiddenAct {
     /// `x * sigmoid(x)`.
     Silu,
+    /// `max(x, 0)^2`.
+    Relu2,
+    /// `x * Phi(x)`, by the approximation with `tanh` (GPT-2's).
+    Gelu,
+}
+
+/// The name of the embedding.
+pub const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The name of the learned positions.
+pub const POSITIONS: &str = "model.embed_positions.weight";
+/// The name of a head that is not the embedding.
+pub const HEAD: &str = "lm_head.weight";
+
+/// A linear layer of a block, by the name of its part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinearShape {
+    /// As in Hugging Face's LLaMA: `self_attn.q_proj`, …
+    pub name: &'static str,
+    /// Outputs.
+    pub d_output: usize,
+    /// Inputs.
+    pub d_input: usize,
+    /// Whether something is added to its outputs.
+    pub bias: bool,
 }
 
 /// A resolved architecture: every part stated.
@@ -102,20 +154,42 @@ pub struct ModelConfig {
     /// The longest sequence. Unit: tokens.
     #[schemars(range(min = 1, max = 16777216))]
     pub max_position_embeddings: usize,
+    /// How a token knows its place.
+    pub position: Position,
     /// Base of the rotary angles. Unit: none.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub rope_theta: f64,
-    /// Added to the mean square inside the root. Unit: none.
+    /// The norms of the blocks.
+    pub norm: Norm,
+    /// The norm after the last block.
+    pub final_norm: Norm,
+    /// Added to the mean square inside the root, in every RMSNorm. Unit: none.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub rms_norm_eps: f64,
-    /// Non-linearity of the gated feed-forward block.
+    /// Added to the variance inside the root, in every LayerNorm. Unit: none.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub layer_norm_eps: f64,
+    /// Whether each head's queries and keys pass an RMSNorm before they are rotated (arXiv:2010.04245).
+    pub qk_norm: bool,
+    /// Whether an RMSNorm stands before the output projections of attention and feed-forward (arXiv:2504.12285).
+    pub sub_norm: bool,
+    /// Whether the feed-forward block multiplies by a gate.
+    pub mlp_gate: bool,
+    /// Non-linearity of the feed-forward block: of its gate, where it has one.
     pub hidden_act: HiddenAct,
+    /// Whether the linear layers of attention have biases.
+    pub attention_bias: bool,
+    /// Whether the linear layers of the feed-forward block have biases.
+    pub mlp_bias: bool,
     /// How the linear layers of the blocks ternarize their weights.
     pub quantizer: Quantizer,
     /// How those layers quantize their inputs.
     pub activation_quantizer: ActivationQuantizer,
     /// Whether the head is the embedding.
     pub tie_word_embeddings: bool,
+    /// Whether the head is a ternary layer like those of the blocks; a tied one has the embedding's latent weights, and
+    /// trits of its own.
+    pub ternary_head: bool,
     /// Standard deviation of the initial matrices and embeddings. Unit: none.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub initializer_range: f64,
@@ -136,18 +210,88 @@ impl ModelConfig {
             num_key_value_heads: 4,
             head_dim: 32,
             max_position_embeddings: 512,
+            position: Position::Rope,
             rope_theta: 10_000.0,
+            norm: Norm::Rms,
+            final_norm: Norm::Rms,
             rms_norm_eps: 1e-6,
+            layer_norm_eps: 1e-5,
+            qk_norm: false,
+            sub_norm: false,
+            mlp_gate: true,
             hidden_act: HiddenAct::Silu,
+            attention_bias: false,
+            mlp_bias: false,
             quantizer: Quantizer::B158,
             activation_quantizer: ActivationQuantizer::None,
             tie_word_embeddings: true,
+            ternary_head: false,
             initializer_range: 0.02,
             attention_initializer: AttentionInitializer::Normal,
         };
         match architecture {
             Architecture::Bitlm => bitlm,
             Architecture::Llama => Self { quantizer: Quantizer::None, ..bitlm },
+            Architecture::Bitgpt => Self {
+                vocab_size: 49_152,
+                hidden_size: 256,
+                intermediate_size: 1_024,
+                num_hidden_layers: 12,
+                head_dim: 64,
+                max_position_embeddings: 2_048,
+                position: Position::Learned,
+                final_norm: Norm::Layer,
+                activation_quantizer: ActivationQuantizer::Int8,
+                ternary_head: true,
+                ..bitlm
+            },
+            Architecture::Gpt2 => Self {
+                vocab_size: 50_257,
+                hidden_size: 768,
+                intermediate_size: 3_072,
+                num_hidden_layers: 12,
+                num_attention_heads: 12,
+                num_key_value_heads: 12,
+                head_dim: 64,
+                max_position_embeddings: 1_024,
+                position: Position::Learned,
+                norm: Norm::Layer,
+                final_norm: Norm::Layer,
+                mlp_gate: false,
+                hidden_act: HiddenAct::Gelu,
+                attention_bias: true,
+                mlp_bias: true,
+                quantizer: Quantizer::Seed1,
+                ..bitlm
+            },
+            Architecture::Bitnet => Self {
+                vocab_size: 128_256,
+                hidden_size: 2_560,
+                intermediate_size: 6_912,
+                num_hidden_layers: 30,
+                num_attention_heads: 20,
+                num_key_value_heads: 5,
+                head_dim: 128,
+                max_position_embeddings: 4_096,
+                rope_theta: 500_000.0,
+                rms_norm_eps: 1e-5,
+                sub_norm: true,
+                hidden_act: HiddenAct::Relu2,
+                activation_quantizer: ActivationQuantizer::Int8,
+                ..bitlm
+            },
+            Architecture::Tern => Self {
+                hidden_size: 256,
+                intermediate_size: 768,
+                num_hidden_layers: 8,
+                head_dim: 64,
+                rms_norm_eps: 1e-5,
+                qk_norm: true,
+                sub_norm: true,
+                hidden_act: HiddenAct::Relu2,
+                activation_quantizer: ActivationQuantizer::Int8,
+                ..bitlm
+            },
         }
     }
 
@@ -156,52 +300,105 @@ impl ModelConfig {
         self.quantizer != Quantizer::None
     }
 
-    /// The linear layers of one block, in the order of the forward pass: name, `d_output`, `d_input`.
-    pub fn block_linears(&self) -> [(&'static str, usize, usize); 7] {
+    /// The linear layers of attention in one block, in the order of the forward pass.
+    pub fn attention_linears(&self) -> [LinearShape; 4] {
         let query = self.num_attention_heads * self.head_dim;
         let key_value = self.num_key_value_heads * self.head_dim;
+        let linear = |name, d_output, d_input| LinearShape {
+            name,
+            d_output,
+            d_input,
+            bias: self.attention_bias,
+        };
         [
-            ("self_attn.q_proj", query, self.hidden_size),
-            ("self_attn.k_proj", key_value, self.hidden_size),
-            ("self_attn.v_proj", key_value, self.hidden_size),
-            ("self_attn.o_proj", self.hidden_size, query),
-            ("mlp.gate_proj", self.intermediate_size, self.hidden_size),
-            ("mlp.up_proj", self.intermediate_size, self.hidden_size),
-            ("mlp.down_proj", self.hidden_size, self.intermediate_size),
+            linear("self_attn.q_proj", query, self.hidden_size),
+            linear("self_attn.k_proj", key_value, self.hidden_size),
+            linear("self_attn.v_proj", key_value, self.hidden_size),
+            linear("self_attn.o_proj", self.hidden_size, query),
         ]
+    }
+
+    /// The linear layers of the feed-forward part of one block, in the order of the forward pass; the first is absent
+    /// without a gate.
+    pub fn mlp_linears(&self) -> Vec<LinearShape> {
+        let linear =
+            |name, d_output, d_input| LinearShape { name, d_output, d_input, bias: self.mlp_bias };
+        let gate = linear("mlp.gate_proj", self.intermediate_size, self.hidden_size);
+        let rest = [
+            linear("mlp.up_proj", self.intermediate_size, self.hidden_size),
+            linear("mlp.down_proj", self.hidden_size, self.intermediate_size),
+        ];
+        self.mlp_gate.then_some(gate).into_iter().chain(rest).collect()
+    }
+
+    /// All linear layers of one block, in the order of the forward pass.
+    pub fn block_linears(&self) -> Vec<LinearShape> {
+        self.attention_linears().into_iter().chain(self.mlp_linears()).collect()
     }
 
     /// Whether a tensor is a linear layer of a block, which a quantizer makes ternary.
     pub fn is_block_linear(&self, name: &str) -> bool {
         let part = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
         let part = part.and_then(|(_, part)| part.strip_suffix(".weight"));
-        self.block_linears().iter().any(|&(linear, ..)| part == Some(linear))
+        self.block_linears().iter().any(|linear| part == Some(linear.name))
     }
 
-    /// Whether a tensor is ternary: a linear layer of a block, under a quantizer.
+    /// Whether a tensor is ternary: a linear layer of a block, or the head where the config says so, under a quantizer.
     pub fn is_ternary_matrix(&self, name: &str) -> bool {
-        self.is_ternary() && self.is_block_linear(name)
+        let is_head = self.ternary_head && name == HEAD;
+        self.is_ternary() && (is_head || self.is_block_linear(name))
+    }
+
+    /// Whether the head has a tensor of its own.
+    pub fn has_head(&self) -> bool {
+        !self.tie_word_embeddings || self.ternary_head
     }
 
     /// Every tensor of the model with its shape, in the order of the forward pass; matrices are `[d_output, d_input]`.
     ///
     /// The names are Hugging Face's for LLaMA: `model.layers.0.self_attn.q_proj.weight`, …
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let mut all =
-            vec![("model.embed_tokens.weight".into(), vec![self.vocab_size, self.hidden_size])];
+        let mut all = vec![(EMBEDDING.into(), vec![self.vocab_size, self.hidden_size])];
+        if self.position == Position::Learned {
+            let shape = vec![self.max_position_embeddings, self.hidden_size];
+            all.push((POSITIONS.into(), shape));
+        }
+        let norm = |name: String, kind: Norm| {
+            let bias = (kind == Norm::Layer).then(|| format!("{name}.bias"));
+            let names = [format!("{name}.weight")].into_iter().chain(bias);
+            names.map(|name| (name, vec![self.hidden_size])).collect::<Vec<_>>()
+        };
         for layer in 0..self.num_hidden_layers {
-            let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-            all.push((name("input_layernorm"), vec![self.hidden_size]));
-            for (part, d_output, d_input) in self.block_linears() {
-                if part == "mlp.gate_proj" {
-                    all.push((name("post_attention_layernorm"), vec![self.hidden_size]));
+            let name = |part: &str| format!("model.layers.{layer}.{part}");
+            let linear = |linear: LinearShape| {
+                let bias = (name(linear.name) + ".bias", vec![linear.d_output]);
+                let weight = (name(linear.name) + ".weight", vec![linear.d_output, linear.d_input]);
+                [weight].into_iter().chain(linear.bias.then_some(bias))
+            };
+            let gain = |part: &str, width| (name(part) + ".weight", vec![width]);
+            let [q, k, v, o] = self.attention_linears();
+            let width = o.d_input;
+            all.extend(norm(name("input_layernorm"), self.norm));
+            all.extend([q, k, v].into_iter().flat_map(linear));
+            if self.qk_norm {
+                all.push(gain("self_attn.q_norm", self.head_dim));
+                all.push(gain("self_attn.k_norm", self.head_dim));
+            }
+            if self.sub_norm {
+                all.push(gain("self_attn.attn_sub_norm", width));
+            }
+            all.extend(linear(o));
+            all.extend(norm(name("post_attention_layernorm"), self.norm));
+            for part in self.mlp_linears() {
+                if self.sub_norm && part.name == "mlp.down_proj" {
+                    all.push(gain("mlp.ffn_sub_norm", self.intermediate_size));
                 }
-                all.push((name(part), vec![d_output, d_input]));
+                all.extend(linear(part));
             }
         }
-        all.push(("model.norm.weight".into(), vec![self.hidden_size]));
-        if !self.tie_word_embeddings {
-            all.push(("lm_head.weight".into(), vec![self.vocab_size, self.hidden_size]));
+        all.extend(norm("model.norm".into(), self.final_norm));
+        if self.has_head() {
+            all.push((HEAD.into(), vec![self.vocab_size, self.hidden_size]));
         }
         all
     }
@@ -210,6 +407,7 @@ impl ModelConfig {
     pub fn parameters(&self) -> u64 {
         self.tensors()
             .iter()
+            .filter(|(name, _)| !(self.tie_word_embeddings && name == HEAD))
             .map(|(_, shape)| shape.iter().map(|&n| n as u64).product::<u64>())
             .sum()
     }
@@ -245,17 +443,23 @@ impl ModelConfig {
             ),
         )?;
         rule(
-            self.head_dim.is_multiple_of(2),
+            self.position != Position::Rope || self.head_dim.is_multiple_of(2),
             "head_dim",
             &format!("must be even for rotary positions, is {}", self.head_dim),
         )?;
         for (key, value) in [
             ("rope_theta", self.rope_theta),
             ("rms_norm_eps", self.rms_norm_eps),
+            ("layer_norm_eps", self.layer_norm_eps),
             ("initializer_range", self.initializer_range),
         ] {
             rule(value.is_finite() && value > 0.0, key, &format!("must be positive, is {value}"))?;
         }
+        rule(
+            self.is_ternary() || !self.ternary_head,
+            "ternary_head",
+            "must be false where quantizer is \"none\"",
+        )?;
         rule(
             self.is_ternary() || self.activation_quantizer == ActivationQuantizer::None,
             "activation_quantizer",
@@ -270,8 +474,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bitlm_has_the_published_number_of_parameters() {
-        assert_eq!(ModelConfig::preset(Architecture::Bitlm).parameters(), 998_784);
+    fn presets_have_the_published_numbers_of_parameters() {
+        for (architecture, parameters) in [
+            (Architecture::Bitlm, 998_784),
+            (Architecture::Bitgpt, 25_696_768),
+            (Architecture::Gpt2, 124_439_808),
+            (Architecture::Bitnet, 2_412_820_480),
+        ] {
+            let preset = ModelConfig::preset(architecture);
+            assert_eq!(preset.parameters(), parameters, "{architecture:?}");
+            preset.validate().unwrap();
+        }
     }
 
     #[test]

@@ -11,10 +11,7 @@ use std::path::Path;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use tern_format::config::{ActivationQuantizer, Architecture, ModelConfig};
-use tern_format::packed::{
-    Encoding, FORMAT_VERSION, FloatTensor, FloatType, GenerationDefaults, Metadata, PackedModel,
-    Tensor, TernaryTensor,
-};
+use tern_format::packed::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor};
 use tern_format::tokenizer::TokenizerSource;
 
 /// Layers, hidden size, feed-forward size, heads, key/value heads, vocabulary.
@@ -71,18 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         tensors.insert(name, tensor);
     }
-    let metadata = Metadata {
-        format_version: FORMAT_VERSION,
-        encoding: Encoding::T2,
-        config,
-        tokenizer: TokenizerSource::Json(TOKENIZER.into()),
-        bos: None,
-        eos: None,
-        generation: GenerationDefaults::default(),
-        chat_template: None,
-        provenance: None,
-        check: None,
-    };
+    let metadata = Metadata::new(config, TokenizerSource::Json(TOKENIZER.into()));
     PackedModel { metadata, tensors }.write(Path::new(&path))?;
     Ok(())
 }

@@ -6,17 +6,22 @@ use tern_kernels::ternary::Kernel;
 
 use crate::cache::LayerCache;
 use crate::linear::{Activations, Engine, Linear};
+use crate::norm::Norm;
 use crate::rope::Angles;
 
 /// Products below which a second thread costs more than it saves.
 const PARALLEL: usize = 1 << 17;
 
-/// `o_proj(softmax(rope(q) rope(k)^T / sqrt(head_dim)) v)`; query head `h` reads key/value head
-/// `h / (heads / key_value_heads)` (GQA, arXiv:2305.13245).
+/// `o_proj(norm(softmax(rope(q) rope(k)^T / sqrt(head_dim)) v))`; query head `h` reads key/value head
+/// `h / (heads / key_value_heads)` (GQA, arXiv:2305.13245). The norm is BitNet's sub-norm (arXiv:2504.12285), where the
+/// model has one; queries and keys are normalized and rotated where it does so.
 #[derive(Debug)]
 pub struct Attention {
     /// `q_proj` over `k_proj` over `v_proj`.
     qkv_proj: Linear,
+    /// Of queries and of keys, over each head.
+    qk_norm: Option<[Norm; 2]>,
+    attn_sub_norm: Option<Norm>,
     o_proj: Linear,
     heads: usize,
     key_value_heads: usize,
@@ -25,10 +30,18 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// `qkv_proj` is `q_proj` over `k_proj` over `v_proj`.
-    pub fn new(qkv_proj: Linear, o_proj: Linear, config: &ModelConfig) -> Self {
+    /// `qkv_proj` is `q_proj` over `k_proj` over `v_proj`; `qk_norm` has the norms of queries and of keys.
+    pub fn new(
+        qkv_proj: Linear,
+        qk_norm: Option<[Norm; 2]>,
+        attn_sub_norm: Option<Norm>,
+        o_proj: Linear,
+        config: &ModelConfig,
+    ) -> Self {
         Self {
             qkv_proj,
+            qk_norm,
+            attn_sub_norm,
             o_proj,
             heads: config.num_attention_heads,
             key_value_heads: config.num_key_value_heads,
@@ -46,7 +59,7 @@ impl Attention {
     ///
     /// # Shapes
     ///
-    /// - `x`: `[seq, hidden]`, normalized; `angles`: of those tokens
+    /// - `x`: `[seq, hidden]`, normalized; `angles`: of those tokens, where the model rotates
     /// - `seen`: tokens in `cache` before
     /// - returns `[seq, hidden]`
     pub fn forward(
@@ -54,7 +67,7 @@ impl Attention {
         engine: &Engine,
         x: &[f32],
         hidden: usize,
-        angles: &Angles,
+        angles: Option<&Angles>,
         seen: usize,
         cache: &mut LayerCache,
     ) -> Vec<f32> {
@@ -62,7 +75,17 @@ impl Attention {
         let mut qkv = self.qkv_proj.forward(engine, &x); // [seq, heads + 2 key_value_heads, head_dim]
         let width = self.heads * self.head_dim;
         let all = width + 2 * self.key_value_heads * self.head_dim;
-        angles.rotate(&mut qkv, all, self.heads + self.key_value_heads);
+        if let Some([of_queries, of_keys]) = &self.qk_norm {
+            for token in qkv.chunks_exact_mut(all) {
+                let (q, keys_values) = token.split_at_mut(width);
+                let (k, _) = keys_values.split_at_mut(self.key_value_heads * self.head_dim);
+                q.copy_from_slice(&of_queries.forward(q));
+                k.copy_from_slice(&of_keys.forward(k));
+            }
+        }
+        if let Some(angles) = angles {
+            angles.rotate(&mut qkv, all, self.heads + self.key_value_heads);
+        }
         qkv.chunks_exact(all).for_each(|token| cache.push(&token[width..]));
 
         let seq = qkv.len() / all;
@@ -77,6 +100,9 @@ impl Attention {
             heads.for_each(|(i, out)| mix(i, out));
         } else {
             engine.pool.write_chunks(&mut mixed, self.head_dim, mix);
+        }
+        if let Some(norm) = &self.attn_sub_norm {
+            mixed = norm.forward(&mixed);
         }
         self.o_proj.forward(engine, &Activations::new(&mixed, width, self.quantizer))
     }

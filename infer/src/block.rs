@@ -4,15 +4,15 @@ use crate::attention::Attention;
 use crate::cache::LayerCache;
 use crate::linear::Engine;
 use crate::mlp::Mlp;
-use crate::norm::RmsNorm;
+use crate::norm::Norm;
 use crate::rope::Angles;
 
 /// Pre-norm: `x += attention(norm(x))`, then `x += mlp(norm(x))`.
 #[derive(Debug)]
 pub struct Block {
-    pub(crate) input_layernorm: RmsNorm,
+    pub(crate) input_layernorm: Norm,
     pub(crate) self_attn: Attention,
-    pub(crate) post_attention_layernorm: RmsNorm,
+    pub(crate) post_attention_layernorm: Norm,
     pub(crate) mlp: Mlp,
 }
 
@@ -30,14 +30,14 @@ impl Block {
         engine: &Engine,
         x: &mut [f32],
         hidden: usize,
-        angles: &Angles,
+        angles: Option<&Angles>,
         seen: usize,
         cache: &mut LayerCache,
     ) {
         let normed = self.input_layernorm.forward(x);
         add(x, &self.self_attn.forward(engine, &normed, hidden, angles, seen, cache));
         let normed = self.post_attention_layernorm.forward(x);
-        add(x, &self.mlp.forward(engine, &normed, hidden));
+        add(x, &self.mlp.forward(engine, &normed));
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use tern_format::config::ModelConfig;
+use tern_format::config::{self, EMBEDDING, HEAD, LinearShape, ModelConfig, POSITIONS, Position};
 use tern_format::packed::{Metadata, PackedModel, Tensor};
 use tern_format::safetensors::Dtype;
 use tern_format::tokenizer::Tokenizer;
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::head::Head;
 use crate::linear::{Engine, Linear};
 use crate::mlp::Mlp;
-use crate::norm::RmsNorm;
+use crate::norm::Norm;
 use crate::rope::Rope;
 
 /// Tokens that pass through all blocks together: enough for every tile and thread, few enough that what
@@ -31,10 +31,13 @@ pub struct Model {
     engine: Engine,
     /// `[vocab_size, hidden]`.
     embed_tokens: Arc<Vec<f32>>,
+    /// `[max_position_embeddings, hidden]`, where positions are learned.
+    embed_positions: Option<Vec<f32>>,
     layers: Vec<Block>,
-    norm: RmsNorm,
+    norm: Norm,
     lm_head: Head,
-    rope: Rope,
+    /// Where queries and keys are rotated.
+    pub(crate) rope: Option<Rope>,
 }
 
 impl Model {
@@ -63,21 +66,24 @@ impl Model {
     /// The first entry or tensor that breaks a rule.
     pub fn with_engine(packed: PackedModel, engine: Engine) -> Result<Self> {
         packed.validate()?;
-        let PackedModel { metadata, mut tensors } = packed;
+        let PackedModel { metadata, tensors } = packed;
         let config = &metadata.config;
-        let layers = (0..config.num_hidden_layers)
-            .map(|layer| block(&mut tensors, config, layer))
-            .collect::<Result<_>>()?;
-        let mut take = |name: &str| floats(&mut tensors, name);
-        let embed_tokens = Arc::new(take("model.embed_tokens.weight")?);
-        let norm = RmsNorm::new(take("model.norm.weight")?, config.rms_norm_eps);
-        let rows = match config.tie_word_embeddings {
-            true => Arc::clone(&embed_tokens),
-            false => Arc::new(take("lm_head.weight")?),
+        let mut tensors = Tensors { config, tensors };
+        let embed_tokens = Arc::new(tensors.floats(EMBEDDING)?);
+        let learned = config.position == Position::Learned;
+        let embed_positions = learned.then(|| tensors.floats(POSITIONS)).transpose()?;
+        let layers = (0..config.num_hidden_layers).map(|layer| tensors.block(layer));
+        let layers = layers.collect::<Result<_>>()?;
+        let norm = tensors.norm("model.norm", config.final_norm)?;
+        let lm_head = match config.has_head() {
+            false => Head::float(Arc::clone(&embed_tokens), config.hidden_size),
+            true => match tensors.take(HEAD)? {
+                Tensor::Float(rows) => Head::float(Arc::new(rows.values), config.hidden_size),
+                ternary => Head::ternary(ternary, config),
+            },
         };
-        let lm_head = Head::new(rows, config.hidden_size);
-        let rope = Rope::new(config.head_dim, config.rope_theta);
-        Ok(Self { engine, embed_tokens, layers, norm, lm_head, rope, metadata })
+        let rope = (!learned).then(|| Rope::new(config.head_dim, config.rope_theta));
+        Ok(Self { engine, embed_tokens, embed_positions, layers, norm, lm_head, rope, metadata })
     }
 
     /// What the file says of itself.
@@ -198,9 +204,13 @@ impl Model {
         for &id in ids {
             x.extend_from_slice(&self.embed_tokens[id as usize * hidden..][..hidden]);
         }
-        let angles = self.rope.angles(seen..seen + ids.len());
+        if let Some(positions) = &self.embed_positions {
+            let here = &positions[seen * hidden..(seen + ids.len()) * hidden];
+            x.iter_mut().zip(here).for_each(|(x, position)| *x += position);
+        }
+        let angles = self.rope.as_ref().map(|rope| rope.angles(seen..seen + ids.len()));
         for (layer, cache) in self.layers.iter().zip(cache.layers_mut()) {
-            layer.forward(&self.engine, &mut x, hidden, &angles, seen, cache);
+            layer.forward(&self.engine, &mut x, hidden, angles.as_ref(), seen, cache);
         }
         cache.advance(ids.len());
         self.norm.forward(&x)
@@ -218,55 +228,94 @@ impl Model {
     }
 }
 
-/// Takes the tensors of one block.
-fn block(
-    tensors: &mut BTreeMap<String, Tensor>,
-    config: &ModelConfig,
-    layer: usize,
-) -> Result<Block> {
-    let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-    let parts = config.block_linears();
-    let mut linear = |range: std::ops::Range<usize>| {
-        let parts = &parts[range];
-        let tensor = |&(part, d_output, _): &(&str, usize, usize)| {
-            Ok((take(tensors, &name(part))?, d_output))
-        };
-        let tensors = parts.iter().map(tensor).collect::<Result<Vec<_>>>()?;
-        Ok::<_, Error>(Linear::new(tensors, parts[0].2))
-    };
-    let (qkv_proj, o_proj) = (linear(0..3)?, linear(3..4)?);
-    let (gate_up_proj, down_proj) = (linear(4..6)?, linear(6..7)?);
-    let mut norm = |part: &str| {
-        Ok::<_, Error>(RmsNorm::new(floats(tensors, &name(part))?, config.rms_norm_eps))
-    };
-    Ok(Block {
-        input_layernorm: norm("input_layernorm")?,
-        self_attn: Attention::new(qkv_proj, o_proj, config),
-        post_attention_layernorm: norm("post_attention_layernorm")?,
-        mlp: Mlp::new(
-            gate_up_proj,
-            down_proj,
-            config.intermediate_size,
-            config.hidden_act,
-            config.activation_quantizer,
-        ),
-    })
+/// The tensors of a model that [`PackedModel::validate`] has passed, to be taken out part by part.
+struct Tensors<'a> {
+    config: &'a ModelConfig,
+    tensors: BTreeMap<String, Tensor>,
 }
 
-/// Takes a tensor out; `validate` has found them all.
-fn take(tensors: &mut BTreeMap<String, Tensor>, name: &str) -> Result<Tensor> {
-    let missing = tern_format::Error::Missing;
-    tensors.remove(name).ok_or_else(|| about(name, missing))
-}
+impl Tensors<'_> {
+    fn take(&mut self, name: &str) -> Result<Tensor> {
+        let missing = tern_format::Error::Missing;
+        self.tensors.remove(name).ok_or_else(|| about(name, missing))
+    }
 
-/// Takes a float tensor out; `validate` lets nothing but the linear layers be ternary.
-fn floats(tensors: &mut BTreeMap<String, Tensor>, name: &str) -> Result<Vec<f32>> {
-    match take(tensors, name)? {
-        Tensor::Float(float) => Ok(float.values),
-        Tensor::Ternary(_) => {
-            let expected = "F32, F16 or BF16";
-            Err(about(name, tern_format::Error::Dtype { expected, found: Dtype::U8 }))
+    /// A tensor that must be float: `validate` lets nothing but linear layers be ternary.
+    fn floats(&mut self, name: &str) -> Result<Vec<f32>> {
+        match self.take(name)? {
+            Tensor::Float(float) => Ok(float.values),
+            Tensor::Ternary(_) => {
+                let expected = "F32, F16 or BF16";
+                Err(about(name, tern_format::Error::Dtype { expected, found: Dtype::U8 }))
+            }
         }
+    }
+
+    fn norm(&mut self, name: &str, kind: config::Norm) -> Result<Norm> {
+        let gain = self.floats(&format!("{name}.weight"))?;
+        Ok(match kind {
+            config::Norm::Rms => Norm::rms(gain, self.config.rms_norm_eps),
+            config::Norm::Layer => {
+                let bias = self.floats(&format!("{name}.bias"))?;
+                Norm::layer(gain, bias, self.config.layer_norm_eps)
+            }
+        })
+    }
+
+    /// An RMSNorm that not every model has.
+    fn extra_norm(&mut self, there: bool, name: &str) -> Result<Option<Norm>> {
+        there.then(|| self.norm(name, config::Norm::Rms)).transpose()
+    }
+
+    /// Layers of one input as one.
+    fn linear(&mut self, block: &str, parts: &[LinearShape]) -> Result<Linear> {
+        let mut tensors = Vec::new();
+        let mut bias = Vec::new();
+        let mut d_input = 0;
+        for part in parts {
+            let name = format!("{block}.{}", part.name);
+            tensors.push((self.take(&format!("{name}.weight"))?, part.d_output));
+            if part.bias {
+                bias.extend(self.floats(&format!("{name}.bias"))?);
+            }
+            d_input = part.d_input;
+        }
+        Ok(Linear::new(tensors, d_input, (!bias.is_empty()).then_some(bias)))
+    }
+
+    fn block(&mut self, layer: usize) -> Result<Block> {
+        let config = self.config;
+        let name = format!("model.layers.{layer}");
+        let part = |part: &str| format!("{name}.{part}");
+        let [q, k, v, o] = config.attention_linears();
+        let qk_norm = match config.qk_norm {
+            false => None,
+            true => {
+                let of_queries = self.norm(&part("self_attn.q_norm"), config::Norm::Rms)?;
+                Some([of_queries, self.norm(&part("self_attn.k_norm"), config::Norm::Rms)?])
+            }
+        };
+        let self_attn = Attention::new(
+            self.linear(&name, &[q, k, v])?,
+            qk_norm,
+            self.extra_norm(config.sub_norm, &part("self_attn.attn_sub_norm"))?,
+            self.linear(&name, &[o])?,
+            config,
+        );
+        let parts = config.mlp_linears();
+        let (gate_up, down) = parts.split_at(parts.len() - 1);
+        let mlp = Mlp::new(
+            self.linear(&name, gate_up)?,
+            self.extra_norm(config.sub_norm, &part("mlp.ffn_sub_norm"))?,
+            self.linear(&name, down)?,
+            config,
+        );
+        Ok(Block {
+            input_layernorm: self.norm(&part("input_layernorm"), config.norm)?,
+            self_attn,
+            post_attention_layernorm: self.norm(&part("post_attention_layernorm"), config.norm)?,
+            mlp,
+        })
     }
 }
 

@@ -2,42 +2,62 @@
 
 use std::sync::Arc;
 
+use tern_format::config::{ActivationQuantizer, ModelConfig};
+use tern_format::packed::Tensor;
 use tern_kernels::int8_matrix::Int8Matrix;
 use tern_kernels::tokens::Int8Tokens;
 
-use crate::linear::{Engine, dense};
+use crate::linear::{Activations, Engine, Linear, dense};
 
 /// Weights from which a look at eight-bit codes first is worth it: less than this stays in the cache.
 const LARGE: usize = 1 << 20;
 
-/// A float matrix, and for a large one its eight-bit codes.
-///
-/// To draw a token takes the largest logits alone. The codes find the few rows that may have them, a fourth of the bytes
-/// to read; those are then computed as all are, so the logits are the same to the bit.
+/// Rows, one for each token of the vocabulary.
 #[derive(Debug)]
-pub(crate) struct Head {
-    /// `[vocab_size, hidden]`; a tied head is the embedding.
-    rows: Arc<Vec<f32>>,
-    hidden: usize,
-    codes: Option<Int8Matrix>,
+pub(crate) enum Head {
+    /// A float matrix, and for a large one its eight-bit codes.
+    ///
+    /// To draw a token takes the largest logits alone. The codes find the few rows that may have them, a fourth of the
+    /// bytes to read; those are then computed as all are, so the logits are the same to the bit.
+    Float {
+        /// `[vocab_size, hidden]`; a tied head is the embedding.
+        rows: Arc<Vec<f32>>,
+        hidden: usize,
+        codes: Option<Int8Matrix>,
+    },
+    /// A layer like those of the blocks.
+    Ternary { linear: Linear, hidden: usize, quantizer: ActivationQuantizer },
 }
 
 impl Head {
     /// # Shapes
     ///
     /// - `rows`: `[vocab_size, hidden]`
-    pub(crate) fn new(rows: Arc<Vec<f32>>, hidden: usize) -> Self {
+    pub(crate) fn float(rows: Arc<Vec<f32>>, hidden: usize) -> Self {
         let codes = (rows.len() >= LARGE).then(|| {
             Int8Matrix::quantize(rows.len() / hidden, hidden, |r, row| {
                 row.copy_from_slice(&rows[r * hidden..][..hidden]);
             })
         });
-        Self { rows, hidden, codes }
+        Self::Float { rows, hidden, codes }
+    }
+
+    /// # Shapes
+    ///
+    /// - `rows`: `[vocab_size, hidden]`
+    pub(crate) fn ternary(rows: Tensor, config: &ModelConfig) -> Self {
+        let hidden = config.hidden_size;
+        let linear = Linear::new(vec![(rows, config.vocab_size)], hidden, None);
+        Self::Ternary { linear, hidden, quantizer: config.activation_quantizer }
     }
 
     /// Bytes that one token's largest logits read.
     pub(crate) fn size_bytes(&self) -> usize {
-        self.codes.as_ref().map_or(size_of_val(self.rows.as_slice()), Int8Matrix::size_bytes)
+        match self {
+            Self::Float { codes: Some(codes), .. } => codes.size_bytes(),
+            Self::Float { rows, .. } => size_of_val(rows.as_slice()),
+            Self::Ternary { linear, .. } => linear.size_bytes(),
+        }
     }
 
     /// All logits.
@@ -46,7 +66,14 @@ impl Head {
     ///
     /// - `x`: `[seq, hidden]`; returns `[seq, vocab_size]`
     pub(crate) fn logits(&self, engine: &Engine, x: &[f32]) -> Vec<f32> {
-        dense(engine, &self.rows, self.rows.len() / self.hidden, self.hidden, x)
+        match self {
+            Self::Float { rows, hidden, .. } => {
+                dense(engine, rows, rows.len() / hidden, *hidden, x)
+            }
+            Self::Ternary { linear, hidden, quantizer } => {
+                linear.forward(engine, &Activations::new(x, *hidden, *quantizer))
+            }
+        }
     }
 
     /// The `count` largest logits of one token, and perhaps others, by id; all of them where `count` is none.
@@ -60,21 +87,24 @@ impl Head {
         x: &[f32],
         count: Option<usize>,
     ) -> Vec<(u32, f32)> {
-        let (Some(codes), Some(count), false) = (&self.codes, count, x.is_empty()) else {
+        let Self::Float { rows, hidden, codes: Some(codes) } = self else {
             return (0..).zip(self.logits(engine, x)).collect();
         };
-        let tokens = Int8Tokens::quantize(x, self.hidden);
+        let (Some(count), false) = (count, x.is_empty()) else {
+            return (0..).zip(self.logits(engine, x)).collect();
+        };
+        let tokens = Int8Tokens::quantize(x, *hidden);
         let mut approximate = vec![0.0; codes.d_output()];
         engine.kernel.int8_rows(&engine.pool, codes, &tokens, &mut approximate);
-        let rows = codes.candidates(x, &tokens, &approximate, count);
-        let mut logits = vec![0.0; rows.len()];
+        let found = codes.candidates(x, &tokens, &approximate, count);
+        let mut logits = vec![0.0; found.len()];
         engine.pool.write_chunks(&mut logits, ROWS, |chunk, logits| {
-            for (&r, logit) in rows[chunk * ROWS..].iter().zip(logits) {
-                let row = &self.rows[r * self.hidden..][..self.hidden];
-                engine.kernel.dense(row, 1, self.hidden, x, std::slice::from_mut(logit));
+            for (&r, logit) in found[chunk * ROWS..].iter().zip(logits) {
+                let row = &rows[r * hidden..][..*hidden];
+                engine.kernel.dense(row, 1, *hidden, x, std::slice::from_mut(logit));
             }
         });
-        rows.into_iter().map(|r| r as u32).zip(logits).collect()
+        found.into_iter().map(|r| r as u32).zip(logits).collect()
     }
 }
 
@@ -92,8 +122,8 @@ mod tests {
         let noise =
             |n: usize| ((n.wrapping_mul(2_654_435_761) >> 7) % 2_001) as f32 / 1_000.0 - 1.0;
         let rows: Vec<f32> = (0..vocab_size * hidden).map(noise).collect();
-        let head = Head::new(Arc::new(rows), hidden);
-        assert!(head.codes.is_some());
+        let head = Head::float(Arc::new(rows), hidden);
+        assert!(matches!(&head, Head::Float { codes: Some(_), .. }));
         let engine = Engine::detect().unwrap();
         for token in 0..5 {
             let x: Vec<f32> = (0..hidden).map(|i| noise(1_000_003 * (token + 1) + i * i)).collect();

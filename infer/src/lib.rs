@@ -26,6 +26,7 @@ pub mod decoder;
 pub mod error;
 pub mod generate;
 mod head;
+pub mod import;
 pub mod linear;
 pub mod loss;
 pub mod mlp;

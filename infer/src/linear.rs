@@ -62,7 +62,8 @@ impl<'a> Activations<'a> {
         Self { x, d_input, int8, float: OnceCell::new() }
     }
 
-    fn seq(&self) -> usize {
+    /// Tokens.
+    pub(crate) fn seq(&self) -> usize {
         self.x.len() / self.d_input
     }
 
@@ -71,11 +72,13 @@ impl<'a> Activations<'a> {
     }
 }
 
-/// Layers without bias that have the same input, as one: its output is theirs, one after the other.
+/// Layers that have the same input, as one: its output is theirs, one after the other.
 #[derive(Debug)]
 pub struct Linear {
     d_output: usize,
     parts: Vec<Weights>,
+    /// `[d_output]`.
+    bias: Option<Vec<f32>>,
 }
 
 #[derive(Debug)]
@@ -93,8 +96,8 @@ impl Linear {
     ///
     /// # Shapes
     ///
-    /// - `tensors`: each with its `d_output`, `[d_output, d_input]`
-    pub fn new(tensors: Vec<(Tensor, usize)>, d_input: usize) -> Self {
+    /// - `tensors`: each with its `d_output`, `[d_output, d_input]`; `bias`: of all of them, one after the other
+    pub fn new(tensors: Vec<(Tensor, usize)>, d_input: usize, bias: Option<Vec<f32>>) -> Self {
         let d_output = tensors.iter().map(|(_, d_output)| d_output).sum();
         let is_ternary = |tensor: &Tensor| matches!(tensor, Tensor::Ternary(_));
         let mut parts = Vec::new();
@@ -117,7 +120,7 @@ impl Linear {
                 Weights::Ternary(TernaryMatrix::stack(&ternary, d_input))
             });
         }
-        Self { d_output, parts }
+        Self { d_output, parts, bias }
     }
 
     /// Bytes of its matrices.
@@ -130,12 +133,22 @@ impl Linear {
     }
 
     /// `y = (trits · codes) * scale_w * scale_x`: integers first, then the scales. Without codes
-    /// `y = (trits · x) * scale_w`, and with float weights `y = W x`.
+    /// `y = (trits · x) * scale_w`, and with float weights `y = W x`; then the bias.
     ///
     /// # Shapes
     ///
     /// - `x`: `[seq, d_input]`; returns `[seq, d_output]`
     pub fn forward(&self, engine: &Engine, x: &Activations<'_>) -> Vec<f32> {
+        let mut y = self.products(engine, x);
+        if let Some(bias) = &self.bias {
+            for y in y.chunks_exact_mut(self.d_output) {
+                y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+            }
+        }
+        y
+    }
+
+    fn products(&self, engine: &Engine, x: &Activations<'_>) -> Vec<f32> {
         if let [only] = &self.parts[..] {
             return only.forward(engine, x);
         }

@@ -1,28 +1,44 @@
-//! Root-mean-square normalization with a gain.
+//! Normalization with a gain, and with a bias where it centres.
 
-use tern_kernels::norm::rms_norm;
+use tern_kernels::norm::{layer_norm, rms_norm};
 
-/// `x / sqrt(mean(x^2) + eps) * gain` (RMSNorm, arXiv:1910.07467).
+/// RMSNorm (arXiv:1910.07467) or LayerNorm (arXiv:1607.06450).
 #[derive(Debug)]
-pub struct RmsNorm {
+pub struct Norm {
     gain: Vec<f32>,
+    /// Of a LayerNorm.
+    bias: Option<Vec<f32>>,
     eps: f32,
 }
 
-impl RmsNorm {
+impl Norm {
+    /// `x / sqrt(mean(x^2) + eps) * gain`.
+    ///
     /// # Shapes
     ///
     /// - `gain`: `[hidden]`
-    pub fn new(gain: Vec<f32>, eps: f64) -> Self {
-        Self { gain, eps: eps as f32 }
+    pub fn rms(gain: Vec<f32>, eps: f64) -> Self {
+        Self { gain, bias: None, eps: eps as f32 }
+    }
+
+    /// `(x - mean) / sqrt(variance + eps) * gain + bias`.
+    ///
+    /// # Shapes
+    ///
+    /// - `gain`, `bias`: `[hidden]`
+    pub fn layer(gain: Vec<f32>, bias: Vec<f32>, eps: f64) -> Self {
+        Self { gain, bias: Some(bias), eps: eps as f32 }
     }
 
     /// # Shapes
     ///
-    /// - `x`: `[seq, hidden]`; returns the same
+    /// - `x`: `[rows, hidden]`; returns the same
     pub fn forward(&self, x: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; x.len()];
-        rms_norm(x, &self.gain, self.eps, &mut out);
+        match &self.bias {
+            None => rms_norm(x, &self.gain, self.eps, &mut out),
+            Some(bias) => layer_norm(x, &self.gain, bias, self.eps, &mut out),
+        }
         out
     }
 }

@@ -27,6 +27,12 @@ impl Rope {
         Self { frequencies: frequencies(head_dim, theta) }
     }
 
+    /// The frequencies that another program rounds.
+    #[cfg(test)]
+    pub(crate) fn frequencies_mut(&mut self) -> &mut [f64] {
+        &mut self.frequencies
+    }
+
     /// The angles of some positions, for all blocks.
     pub fn angles(&self, positions: Range<usize>) -> Angles {
         let (cos, sin) = angles(&self.frequencies, positions);

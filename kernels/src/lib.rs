@@ -2,6 +2,7 @@
 //!
 //! The only crate with `unsafe`: SIMD kernels, threads and memory.
 
+pub mod activation;
 mod arch;
 pub mod bandwidth;
 pub mod cpu;
@@ -17,7 +18,6 @@ pub mod rope;
 mod shared;
 mod simd;
 pub mod softmax;
-pub mod swiglu;
 pub mod ternarize;
 pub mod ternary;
 pub mod ternary_matrix;

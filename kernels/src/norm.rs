@@ -1,4 +1,4 @@
-//! Root-mean-square normalization (RMSNorm, arXiv:1910.07467).
+//! Normalization: RMSNorm (arXiv:1910.07467) and LayerNorm (arXiv:1607.06450).
 
 use crate::simd::{simd, sum};
 
@@ -15,6 +15,35 @@ pub fn rms_norm(x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
     assert!(!gain.is_empty() && x.len().is_multiple_of(gain.len()), "rows of {}", gain.len());
     assert_eq!(x.len(), out.len(), "one output for one value");
     normalize(x, gain, eps, out);
+}
+
+/// `out_i = (x_i - mean) / sqrt(variance + eps) * gain_i + bias_i` for each row, the variance that of the row itself.
+///
+/// # Shapes
+///
+/// - `x`, `out`: `[rows, hidden]`; `gain`, `bias`: `[hidden]`
+///
+/// # Panics
+///
+/// If the shapes disagree.
+pub fn layer_norm(x: &[f32], gain: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    assert!(!gain.is_empty() && x.len().is_multiple_of(gain.len()), "rows of {}", gain.len());
+    assert!(bias.len() == gain.len() && x.len() == out.len(), "one bias and output for one value");
+    center(x, gain, bias, eps, out);
+}
+
+simd! {
+    fn center<'a>(x: &'a [f32], gain: &'a [f32], bias: &'a [f32], eps: f32, out: &'a mut [f32]) {
+        let hidden = gain.len() as f32;
+        for (x, out) in x.chunks_exact(gain.len()).zip(out.chunks_exact_mut(gain.len())) {
+            let mean = sum([x], |[x]| x) / hidden;
+            let variance = sum([x], |[x]| (x - mean) * (x - mean)) / hidden;
+            let r = 1.0 / (variance + eps).sqrt();
+            for (((out, x), gain), bias) in out.iter_mut().zip(x).zip(gain).zip(bias) {
+                *out = (x - mean) * r * gain + bias;
+            }
+        }
+    }
 }
 
 /// `1 / rms(x)`.
@@ -50,6 +79,25 @@ mod tests {
             for ((&x, &gain), &ours) in x.iter().zip(&gain).zip(&ours) {
                 let expected = f64::from(x) / (mean + 1e-6).sqrt() * f64::from(gain);
                 assert!((expected - f64::from(ours)).abs() < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn layers_are_centred_at_every_length() {
+        for length in 1..40 {
+            let x: Vec<f32> = (0..length).map(|i| (i as f32 * 1.7).sin() * 3.0 + 5.0).collect();
+            let gain: Vec<f32> = (0..length).map(|i| (i as f32 * 0.3).cos()).collect();
+            let bias: Vec<f32> = (0..length).map(|i| i as f32 / 7.0).collect();
+            let mut ours = vec![0.0; length];
+            layer_norm(&x, &gain, &bias, 1e-5, &mut ours);
+            let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / length as f64;
+            let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>();
+            let r = 1.0 / (variance / length as f64 + 1e-5).sqrt();
+            for i in 0..length {
+                let expected =
+                    (f64::from(x[i]) - mean) * r * f64::from(gain[i]) + f64::from(bias[i]);
+                assert!((expected - f64::from(ours[i])).abs() < 1e-5, "{length} {i}");
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
+use crate::activation::{self, Activation};
 use crate::exp::sigmoid;
 use crate::simd::simd;
-use crate::swiglu;
 
 /// Entries in one task.
 const CHUNK: usize = 1 << 14;
@@ -19,7 +19,7 @@ pub fn swiglu(gate: &[f32], up: &[f32], y: &mut [f32]) {
     gate.par_chunks(CHUNK)
         .zip(up.par_chunks(CHUNK))
         .zip(y.par_chunks_mut(CHUNK))
-        .for_each(|((gate, up), y)| swiglu::swiglu(gate, up, y));
+        .for_each(|((gate, up), y)| activation::gate(Activation::Silu, gate, up, y));
 }
 
 /// The gradients of [`swiglu`]: with `s = sigmoid(gate)`,

@@ -1,0 +1,333 @@
+//! Models of other programs as packed models.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use tern_format::config::HEAD;
+use tern_format::huggingface::{self, Config, Source, Weights};
+use tern_format::packed::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor};
+use tern_format::pytorch;
+use tern_format::regular_file::{read_small, read_small_text};
+use tern_format::safetensors::{Contents, Dtype};
+use tern_format::tokenizer::TokenizerSource;
+use tern_kernels::mapped_file::MappedFile;
+use tern_kernels::ternarize::ternarize;
+
+use crate::error::{Error, Result};
+
+/// The largest JSON file that is read of a directory, in bytes; an index of shards has a line for each tensor.
+const MOST_JSON_BYTES: u64 = 1 << 26;
+/// The largest tokenizer.
+const MOST_TOKENIZER_BYTES: u64 = 1 << 28;
+
+/// Reads a directory that `transformers` saved: `config.json`, the weights (`model.safetensors`, its shards, or
+/// `pytorch_model.bin`), the tokenizer (`tokenizer.json` or `tokenizer.model`), and the chat template.
+///
+/// Trits stay the trits that they are, whatever way they are packed. Latent weights of a model that ternarizes when it runs
+/// are ternarized here, once.
+///
+/// # Errors
+///
+/// The file, and the key or tensor in it that breaks a rule.
+pub fn huggingface(directory: &Path) -> Result<PackedModel> {
+    let path = directory.join("config.json");
+    let config =
+        Config::parse(&read_small_text(&path, MOST_JSON_BYTES)?).map_err(in_file(&path))?;
+    let (path, store) = Store::open(directory)?;
+    let tokenizer = tokenizer(directory)?;
+    let contents = store.contents()?;
+    let tensors = tensors(&config, &contents).map_err(in_file(&path))?;
+    let metadata = Metadata {
+        bos: config.bos,
+        eos: config.eos,
+        chat_template: chat_template(directory)?,
+        ..Metadata::new(config.model, tokenizer)
+    };
+    let model = PackedModel { metadata, tensors };
+    model.validate()?;
+    Ok(model)
+}
+
+/// Files that hold tensors.
+enum Store {
+    Safetensors(Vec<(PathBuf, MappedFile)>),
+    PyTorch(BTreeMap<String, pytorch::Tensor>),
+}
+
+/// The part of an index of shards that says which there are.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Store {
+    /// The files of a directory, and the one that errors name.
+    fn open(directory: &Path) -> Result<(PathBuf, Self)> {
+        let whole = directory.join("model.safetensors");
+        let index = directory.join("model.safetensors.index.json");
+        let pickled = directory.join("pytorch_model.bin");
+        if whole.exists() {
+            let map = map(&whole)?;
+            return Ok((whole.clone(), Self::Safetensors(vec![(whole, map)])));
+        }
+        if index.exists() {
+            let text = read_small_text(&index, MOST_JSON_BYTES)?;
+            let parsed: Index = serde_json::from_str(&text)
+                .map_err(|source| tern_format::Error::Header { source })
+                .map_err(in_file(&index))?;
+            let names: std::collections::BTreeSet<_> = parsed.weight_map.into_values().collect();
+            let shard = |name: String| {
+                // A name may not lead out of the directory.
+                if Path::new(&name).file_name().is_none_or(|file| file != name.as_str()) {
+                    let rule = "a shard must be a file beside the index".to_owned();
+                    return Err(in_file(&index)(tern_format::Error::Rule { rule }));
+                }
+                let path = directory.join(name);
+                Ok((path.clone(), map(&path)?))
+            };
+            let shards = names.into_iter().map(shard).collect::<Result<_>>()?;
+            return Ok((index, Self::Safetensors(shards)));
+        }
+        if pickled.exists() {
+            let tensors = pytorch::parse(&map(&pickled)?).map_err(in_file(&pickled))?;
+            return Ok((pickled, Self::PyTorch(tensors)));
+        }
+        let rule = "holds no model.safetensors, model.safetensors.index.json or pytorch_model.bin";
+        Err(in_file(directory)(tern_format::Error::Rule { rule: rule.into() }))
+    }
+
+    /// All tensors by name.
+    fn contents(&self) -> Result<BTreeMap<String, Raw<'_>>> {
+        let mut all = BTreeMap::new();
+        match self {
+            Self::Safetensors(files) => {
+                for (path, map) in files {
+                    let contents = Contents::parse(map).map_err(in_file(path))?;
+                    for (name, view) in contents.tensors {
+                        let raw = Raw::Safetensors(view);
+                        if all.insert(name.clone(), raw).is_some() {
+                            let twice = tern_format::Error::Duplicate;
+                            return Err(in_file(path)(about(&name, twice)));
+                        }
+                    }
+                }
+            }
+            Self::PyTorch(tensors) => {
+                all.extend(
+                    tensors.iter().map(|(name, tensor)| (name.clone(), Raw::PyTorch(tensor))),
+                );
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// A tensor of another program.
+enum Raw<'a> {
+    Safetensors(tern_format::safetensors::View<'a>),
+    PyTorch(&'a pytorch::Tensor),
+}
+
+impl Raw<'_> {
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Safetensors(view) => &view.shape,
+            Self::PyTorch(tensor) => &tensor.shape,
+        }
+    }
+
+    fn floats(&self) -> tern_format::Result<(Vec<f32>, FloatType)> {
+        let (values, float_type) = match self {
+            Self::Safetensors(view) => (
+                view.floats()?,
+                match view.dtype {
+                    Dtype::F16 => FloatType::F16,
+                    Dtype::BF16 => FloatType::BF16,
+                    _ => FloatType::F32,
+                },
+            ),
+            Self::PyTorch(tensor) => (
+                tensor.floats()?,
+                match tensor.element_type {
+                    pytorch::ElementType::F16 => FloatType::F16,
+                    pytorch::ElementType::BF16 => FloatType::BF16,
+                    _ => FloatType::F32,
+                },
+            ),
+        };
+        Ok((values, float_type))
+    }
+
+    /// The bytes of a packed matrix.
+    fn bytes(&self) -> tern_format::Result<&[u8]> {
+        match self {
+            Self::Safetensors(view) if view.dtype == Dtype::U8 => Ok(view.bytes),
+            Self::Safetensors(view) => {
+                Err(tern_format::Error::Dtype { expected: "U8", found: view.dtype })
+            }
+            Self::PyTorch(tensor) if tensor.element_type == pytorch::ElementType::U8 => {
+                Ok(&tensor.bytes)
+            }
+            Self::PyTorch(tensor) => {
+                let rule = format!("must hold U8, holds {:?}", tensor.element_type);
+                Err(tern_format::Error::Rule { rule })
+            }
+        }
+    }
+}
+
+/// What models put before the names of their tensors.
+const PREFIXES: [&str; 3] = ["", "model.", "transformer."];
+
+/// Tensors that say nothing: tables of positions and masks that older versions saved.
+const BUFFERS: [&str; 4] =
+    [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "position_ids"];
+
+/// The tensors of the model, and no others.
+fn tensors(
+    config: &Config,
+    contents: &BTreeMap<String, Raw<'_>>,
+) -> tern_format::Result<BTreeMap<String, Tensor>> {
+    let mut used = std::collections::BTreeSet::new();
+    let mut find = |name: &str| {
+        let names = PREFIXES.iter().map(|prefix| format!("{prefix}{name}"));
+        let (name, raw) = names
+            .filter_map(|name| contents.get_key_value(&name))
+            .next()
+            .ok_or_else(|| about(name, tern_format::Error::Missing))?;
+        used.insert(name.as_str());
+        Ok::<_, tern_format::Error>((name.as_str(), raw))
+    };
+    let mut tensors = BTreeMap::new();
+    for (name, shape) in config.model.tensors() {
+        let source = huggingface::source(&name, config.model.architecture);
+        let (file_name, raw) = find(&source.name)?;
+        let tensor = match config.weights {
+            Weights::Packed { divides } if config.model.is_ternary_matrix(&name) => {
+                let (scale_name, scale) = find(&format!("{}_scale", source.name))?;
+                packed(raw, scale, divides, &shape).map_err(|error| match error {
+                    error @ tern_format::Error::NotFinite { .. } => about(scale_name, error),
+                    error => about(file_name, error),
+                })?
+            }
+            weights => {
+                let float = float(raw, &source, &shape).map_err(|error| about(file_name, error))?;
+                if weights == Weights::Latent && config.model.is_ternary_matrix(&name) {
+                    let (trits, scale) =
+                        ternarize(&float.values, config.model.quantizer.extra_eps());
+                    Tensor::Ternary(TernaryTensor::from_trits(&trits, shape[1], scale))
+                } else {
+                    Tensor::Float(float)
+                }
+            }
+        };
+        tensors.insert(name, tensor);
+    }
+    let tied = |name: &str| config.model.tie_word_embeddings && name.ends_with(HEAD);
+    let ignored = |name: &str| tied(name) || BUFFERS.iter().any(|buffer| name.ends_with(buffer));
+    match contents.keys().find(|name| !used.contains(name.as_str()) && !ignored(name)) {
+        Some(name) => Err(about(name, tern_format::Error::Extra)),
+        None => Ok(tensors),
+    }
+}
+
+/// Trits as they lie in the file, and their scale.
+fn packed(
+    raw: &Raw<'_>,
+    scale: &Raw<'_>,
+    divides: bool,
+    shape: &[usize],
+) -> tern_format::Result<Tensor> {
+    let (d_output, d_input) = (shape[0], shape[1]);
+    let expected = [d_output / 4, d_input];
+    if raw.shape() != expected {
+        let found = raw.shape().to_vec();
+        return Err(tern_format::Error::Shape { expected: expected.to_vec(), found });
+    }
+    let trits = huggingface::unpack(raw.bytes()?, d_output, d_input)?;
+    let (scales, _) = scale.floats()?;
+    let &[stored] = scales.as_slice() else {
+        let found = scales.len() as u64;
+        return Err(tern_format::Error::Count { unit: "scales", expected: 1, found });
+    };
+    let scale = if divides { stored.recip() } else { stored };
+    if !scale.is_finite() {
+        return Err(tern_format::Error::NotFinite { index: 0, dtype: "scale", value: scale });
+    }
+    Ok(Tensor::Ternary(TernaryTensor::from_trits(&trits, d_input, scale)))
+}
+
+/// A float tensor in the order that this program has.
+fn float(raw: &Raw<'_>, source: &Source, shape: &[usize]) -> tern_format::Result<FloatTensor> {
+    let thirds = if source.third.is_some() { 3 } else { 1 };
+    let mut expected = shape.to_vec();
+    expected[0] *= thirds;
+    if source.transposed {
+        expected.reverse();
+    }
+    if raw.shape() != expected {
+        let found = raw.shape().to_vec();
+        return Err(tern_format::Error::Shape { expected, found });
+    }
+    let (values, float_type) = raw.floats()?;
+    let first = source.third.unwrap_or(0) * shape[0];
+    let values = if source.transposed {
+        let (d_output, d_input) = (shape[0], shape[1]);
+        let width = d_output * thirds;
+        let value = |n: usize| values[n % d_input * width + first + n / d_input];
+        (0..d_output * d_input).map(value).collect()
+    } else {
+        let row = shape.iter().skip(1).product::<usize>();
+        values[first * row..][..shape[0] * row].to_vec()
+    };
+    Ok(FloatTensor::new(shape.to_vec(), float_type, values))
+}
+
+fn tokenizer(directory: &Path) -> Result<TokenizerSource> {
+    for name in ["tokenizer.json", "tokenizer.model"] {
+        let path = directory.join(name);
+        if path.exists() {
+            let bytes = read_small(&path, MOST_TOKENIZER_BYTES)?;
+            return TokenizerSource::from_bytes(bytes).map_err(in_file(&path));
+        }
+    }
+    let rule = "holds no tokenizer.json or tokenizer.model".to_owned();
+    Err(in_file(directory)(tern_format::Error::Rule { rule }))
+}
+
+/// The template of conversations: a file of its own, or a key of `tokenizer_config.json`.
+fn chat_template(directory: &Path) -> Result<Option<String>> {
+    let path = directory.join("chat_template.jinja");
+    if path.exists() {
+        return Ok(Some(read_small_text(&path, MOST_JSON_BYTES)?));
+    }
+    let path = directory.join("tokenizer_config.json");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = read_small_text(&path, MOST_JSON_BYTES)?;
+    let parsed: serde_json::Value = serde_json::from_str(&text)
+        .map_err(|source| tern_format::Error::Header { source })
+        .map_err(in_file(&path))?;
+    Ok(parsed.get("chat_template").and_then(|template| Some(template.as_str()?.to_owned())))
+}
+
+fn map(path: &Path) -> Result<MappedFile> {
+    MappedFile::open(path).map_err(|error| in_file(path)(error.into()))
+}
+
+fn about(name: &str, source: tern_format::Error) -> tern_format::Error {
+    match source {
+        // The inner name is the exact one.
+        named @ tern_format::Error::Tensor { .. } => named,
+        source => tern_format::Error::Tensor { name: name.into(), source: Box::new(source) },
+    }
+}
+
+fn in_file(path: &Path) -> impl Fn(tern_format::Error) -> Error + '_ {
+    |source| tern_format::Error::In { path: path.into(), source: Box::new(source) }.into()
+}
+
+#[cfg(test)]
+mod tests;
