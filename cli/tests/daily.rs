@@ -322,18 +322,20 @@ fn a_dry_run_finds_what_the_run_would_lack() {
     fs::write(place.path("run.toml"), text).unwrap();
     let message = place.failed(&dry(&[]));
     assert!(message.contains("my.txt: No such file"), "{message}");
-    place.done(&[
-        "data",
-        "prepare",
-        "run.toml",
-        "--out",
-        "d",
-        "data.corpus=stories",
-        "data.train=[]",
-        "data.train_stories=300",
-        "data.valid_stories=20",
-    ]);
-    place.done(&dry(&["--data", "d"]));
+    // Tokens of other settings would make the saved configuration tell of another origin.
+    let stories = ["data.corpus=stories", "data.train=[]", "data.train_stories=300"];
+    let stories = [&stories[..], &["data.valid_stories=20"]].concat();
+    place.done(&[&["data", "prepare", "run.toml", "--out", "d"], &stories[..]].concat());
+    let message = place.failed(&dry(&["--data", "d"]));
+    let rule =
+        "run.toml:10: data.corpus is \"files\", but d/data.json says that the tokens were made with";
+    assert!(message.contains(rule), "{message}");
+    let more = [&["--data", "d", "data.tokenizer.vocab_size=300"], &stories[..]].concat();
+    let message = place.failed(&dry(&more));
+    let place_of_it =
+        "command line, data.tokenizer.vocab_size=300: data.tokenizer.vocab_size is 300";
+    assert!(message.contains(place_of_it) && message.contains("made with 400"), "{message}");
+    place.done(&dry(&[&["--data", "d"], &stories[..]].concat()));
 }
 
 #[test]

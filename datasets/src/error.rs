@@ -197,6 +197,24 @@ pub enum Error {
         /// The names in `data.json`.
         found: String,
     },
+    /// Prepared data were made by other settings than the configuration's.
+    #[error(
+        "data.{key}{source_name} is {asked}, but {} says that the tokens were made with {made}; set the key so, or prepare \
+         data of its own for this configuration",
+        path.display()
+    )]
+    OtherTokens {
+        /// `data.json`.
+        path: PathBuf,
+        /// The key of `[data]`.
+        key: String,
+        /// ` of source NAME` in a mixture, otherwise empty.
+        source_name: String,
+        /// The value in the configuration.
+        asked: String,
+        /// The value in `data.json`.
+        made: String,
+    },
     /// Another process is at work.
     #[error("{}: another process prepares data here", path.display())]
     Locked {

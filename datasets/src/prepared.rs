@@ -92,19 +92,8 @@ impl Prepared {
         side: impl Fn(&PreparedSource) -> &TokenFile,
     ) -> Result<Vec<(TokenFile, f64)>> {
         let mixture = config.mixture();
-        let names = |names: Vec<&str>| match names[..] {
-            [""] => "one without a name".to_owned(),
-            _ => names.join(", "),
-        };
-        let expected: Vec<&str> = mixture.iter().map(|source| source.name.as_str()).collect();
-        let found: Vec<&str> = self.sources.iter().map(|source| source.name.as_str()).collect();
-        if expected != found {
-            return Err(Error::Sources {
-                path: self.directory.clone(),
-                expected: names(expected),
-                found: names(found),
-            });
-        }
+        let names: Vec<&str> = mixture.iter().map(|source| source.name.as_str()).collect();
+        self.summary.check_sources(&names, &self.directory)?;
         let weights = mixture.iter().map(|source| source.weight);
         Ok(self.sources.iter().map(|source| side(source).clone()).zip(weights).collect())
     }

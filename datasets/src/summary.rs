@@ -5,10 +5,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tern_format::checksum::{hex, sha256};
+use tern_format::error::printable;
 use tern_format::regular_file::read_small;
 
-use crate::config::{Corpus, DataConfig, SourceConfig};
+use crate::config::{Corpus, DataConfig, Place, SourceConfig};
 use crate::error::{Error, Result};
+use crate::hub::Address;
 use crate::stories::{Split, stories};
 
 /// The name of the record.
@@ -16,6 +18,9 @@ pub(crate) const SUMMARY: &str = "data.json";
 
 /// The largest JSON of prepared data that is read, in bytes; it has some hundred for each input.
 pub(crate) const MOST_BYTES: u64 = 64 << 20;
+
+/// The longest value of a setting that an error shows, in characters.
+const MOST_SHOWN: usize = 200;
 
 /// Raise this when the same settings and sources give other files than before.
 pub(crate) const VERSION: u32 = 2;
@@ -133,6 +138,92 @@ impl Summary {
         serde_json::from_value(value).map_err(fault)
     }
 
+    /// Checks that the data are what a `[data]` table describes, so that a run's configuration tells the truth about
+    /// them. `directory` is where they are.
+    ///
+    /// Every setting that decides the tokens must be the same. Of files the names count without their directories,
+    /// because prepared data outlive the places of their texts; names with a `*` are not compared.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OtherTokens`] with the first key that differs, and [`Error::Sources`].
+    pub fn check(&self, config: &DataConfig, directory: &Path) -> Result<()> {
+        // Through text, as the record has come: a float may change on the way.
+        let text = settings(config).to_string();
+        let (asked, made): (serde_json::Value, _) =
+            (serde_json::from_str(&text).unwrap_or_default(), &self.settings);
+        let mixture = config.mixture();
+        let names: Vec<&str> = mixture.iter().map(|source| source.name.as_str()).collect();
+        self.check_sources(&names, directory)?;
+        let differ = |key: &str, source: &str, asked: String, made: String| {
+            let source =
+                if source.is_empty() { String::new() } else { format!(" of source {source}") };
+            if asked == made {
+                return Ok(());
+            }
+            let [asked, made] = [asked, made].map(|value| printable(&value, MOST_SHOWN));
+            let path = directory.join(SUMMARY);
+            Err(Error::OtherTokens { path, key: key.to_owned(), source_name: source, asked, made })
+        };
+        let shown = |value: &serde_json::Value| match value {
+            serde_json::Value::Null => "unset".to_owned(),
+            value => value.to_string(),
+        };
+        for key in ["train", "vocab_size", "byte_fallback"] {
+            let [asked, made] = [&asked, made].map(|all| shown(&all["tokenizer"][key]));
+            differ(&format!("tokenizer.{key}"), "", asked, made)?;
+        }
+        for key in ["bos", "eos", "collapse_blank_lines"] {
+            differ(key, "", shown(&asked[key]), shown(&made[key]))?;
+        }
+        for (place, source) in mixture.iter().enumerate() {
+            for key in SOURCE_KEYS {
+                let [asked, made] = [&asked, made].map(|all| shown(&all["sources"][place][key]));
+                differ(key, &source.name, asked, made)?;
+            }
+        }
+        let mut files: Vec<(&str, &str, &str, &[String])> = Vec::new();
+        for source in &mixture {
+            files.push(("train", &source.name, "train", &source.train));
+            files.push((
+                "valid",
+                &source.name,
+                "valid",
+                source.valid.as_deref().unwrap_or_default(),
+            ));
+        }
+        let tokenizer: Vec<String> = config.tokenizer.file.iter().cloned().collect();
+        files.push(("tokenizer.file", "", "tokenizer", &tokenizer));
+        for (key, source, role, names) in files {
+            if names.iter().any(|name| name.starts_with(Address::SCHEME) && name.contains('*')) {
+                continue;
+            }
+            let of = |input: &&InputRecord| input.source == source && input.role == role;
+            let made = self.inputs.iter().filter(of).map(|input| input.name.clone());
+            // The record has the paths that variables stood for.
+            let expanded = |name: &String| match Place::resolve("train", name, Path::new("")) {
+                Ok(Place::Local(path)) => path.display().to_string(),
+                _ => name.clone(),
+            };
+            differ(key, source, file_names(names.iter().map(expanded)), file_names(made))?;
+        }
+        Ok(())
+    }
+
+    /// Checks that there are these sources, in this order.
+    pub(crate) fn check_sources(&self, expected: &[&str], directory: &Path) -> Result<()> {
+        let found: Vec<&str> = self.sources.iter().map(|source| source.name.as_str()).collect();
+        if expected == found {
+            return Ok(());
+        }
+        let names = |names: &[&str]| match names {
+            [""] => "one without a name".to_owned(),
+            names => names.join(", "),
+        };
+        let [expected, found] = [names(expected), names(&found)];
+        Err(Error::Sources { path: directory.to_owned(), expected, found })
+    }
+
     /// How much there is to train on, in all sources.
     pub fn train(&self) -> Side {
         self.sources.iter().fold(Side::default(), |sum, source| sum + source.train.size)
@@ -142,6 +233,27 @@ impl Summary {
     pub fn valid(&self) -> Side {
         self.sources.iter().fold(Side::default(), |sum, source| sum + source.valid.size)
     }
+}
+
+/// The keys of one source among [`settings`], its name aside.
+const SOURCE_KEYS: [&str; 8] = [
+    "corpus",
+    "separator",
+    "valid_separator",
+    "text_field",
+    "valid_fraction",
+    "stories_seed",
+    "train_stories",
+    "valid_stories",
+];
+
+/// The names of files without their directories, as a list.
+fn file_names(names: impl Iterator<Item = String>) -> String {
+    let last = |name: String| {
+        let last = Path::new(&name).file_name().unwrap_or(name.as_ref());
+        format!("{:?}", last.to_string_lossy())
+    };
+    format!("[{}]", names.map(last).collect::<Vec<_>>().join(", "))
 }
 
 /// The keys that decide which tokens there are: not the windows, no weights and no paths.

@@ -148,6 +148,12 @@ impl RunConfig {
         resolved.map_err(|error| written.place(error))
     }
 
+    /// Adds to an error about a key the place where the file or an override sets it.
+    pub fn place(path: &Path, overrides: &[String], error: impl Into<Error>) -> Error {
+        let text = read_small_text(path, MOST_BYTES).unwrap_or_default();
+        Written { text: &text, origin: path, overrides }.place(error.into())
+    }
+
     /// The resolved configuration as TOML.
     ///
     /// # Panics

@@ -155,6 +155,9 @@ impl Error {
             Self::Key { key, .. } => Some(key.trim_end_matches(':').to_owned()),
             Self::Format(tern_format::Error::Config { key, .. }) => Some(format!("model.{key}")),
             Self::Datasets(tern_datasets::Error::Config { key, .. }) => Some(format!("data.{key}")),
+            Self::Datasets(tern_datasets::Error::OtherTokens { key, .. }) => {
+                Some(format!("data.{key}"))
+            }
             _ => None,
         }
     }

@@ -47,7 +47,8 @@ pub(crate) struct Arguments {
     /// Directory of the run [default: runs/NAME-OF-THE-CONFIG].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Directory with prepared tokens [default: OUT/data, prepared there if need be].
+    /// Directory with prepared tokens, made with the settings of this configuration [default: OUT/data, prepared there
+    /// if need be].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Go on from the latest checkpoint in OUT.
@@ -99,11 +100,20 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     // Before the data are made: a run that is there already keeps its own.
     directory.check(&config, arguments.resume)?;
     let data_directory = arguments.data.clone().unwrap_or_else(|| directory.data());
+    // The saved configuration no longer knows where the text was, but the tokens are there.
+    let source = path.as_deref().filter(|_| arguments.data.is_none());
+    let open = || -> Result<Prepared> {
+        let data = Prepared::open(&data_directory)?;
+        let written = path.clone().unwrap_or_else(|| directory.config());
+        let checked = data.summary.check(&config.data, &data_directory);
+        checked.map_err(|error| RunConfig::place(&written, &overrides, error))?;
+        Ok(data)
+    };
     if arguments.dry_run {
         // What the run would read must be there: prepared tokens, or the text to prepare them from.
-        match path.as_deref().filter(|_| arguments.data.is_none()) {
+        match source {
             Some(path) => dry_run::check_sources(&config.data, parent(path))?,
-            None => drop(Prepared::open(&data_directory)?),
+            None => drop(open()?),
         }
         return dry_run::run(&config, &arguments.device, terminal);
     }
@@ -111,10 +121,8 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     let _lock = directory.lock()?;
     terminal.detail(&config.to_toml());
 
-    let data = match &path {
-        // The saved configuration no longer knows where the text was, but the tokens are there.
-        None => Prepared::open(&data_directory)?,
-        Some(_) if arguments.data.is_some() => Prepared::open(&data_directory)?,
+    let data = match source {
+        None => open()?,
         Some(path) => prepare_data(&config.data, parent(path), &data_directory, terminal)?,
     };
     let session = Session {

@@ -446,3 +446,32 @@ fn only_regular_files_are_read() {
         assert!(error.ends_with(": must be a regular file"), "{error}");
     }
 }
+
+#[test]
+fn a_table_of_other_tokens_is_refused_by_the_first_key_that_differs() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a.txt"), corpus(50)).unwrap();
+    let made =
+        run(&config("train = [\"a.txt\"]\nvalid_fraction = 0.1\n"), directory.path()).unwrap();
+    let check = |toml: &str| made.summary.check(&config(toml), &made.directory);
+    // Windows decide no token, and a directory may have moved.
+    check("train = [\"/far/away/a.txt\"]\nvalid_fraction = 0.1\nwindows = \"documents\"\n")
+        .unwrap();
+    for (toml, words) in [
+        ("train = [\"b.txt\"]\nvalid_fraction = 0.1\n", "data.train is [\"b.txt\"]"),
+        ("train = [\"a.txt\"]\n", "data.valid_fraction is 0.01"),
+        ("train = [\"a.txt\"]\nvalid = [\"a.txt\"]\n", "data.valid_fraction is unset"),
+        (
+            "train = [\"a.txt\"]\nvalid_fraction = 0.1\nseparator = \"none\"\n",
+            "data.separator is \"none\"",
+        ),
+        (
+            "corpus = \"stories\"\ntrain_stories = 1\nvalid_stories = 1\n",
+            "data.corpus is \"stories\"",
+        ),
+        ("[[sources]]\nname = \"x\"\ntrain = [\"a.txt\"]\n", "the sources must be"),
+    ] {
+        let error = check(toml).unwrap_err().to_string();
+        assert!(error.contains(words) && error.contains("out"), "{error}");
+    }
+}
