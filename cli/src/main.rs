@@ -97,7 +97,19 @@ enum Command {
     Man(man::Arguments),
 }
 
+/// Lets a write that passes the limit on the size of a file (`ulimit -f`) fail with what the system says: the signal
+/// that comes with it would end the program without a word, and its temporary files would stay.
+fn outlive_the_file_size_limit() {
+    #[cfg(unix)]
+    {
+        use signal_hook::{consts::SIGXFSZ, flag};
+        // A system that takes no handler is left as it is.
+        let _ = flag::register(SIGXFSZ, std::sync::Arc::default());
+    }
+}
+
 fn main() -> ExitCode {
+    outlive_the_file_size_limit();
     let arguments =
         Arguments::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     let terminal = Terminal::new(arguments.json, arguments.quiet, arguments.verbose);

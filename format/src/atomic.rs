@@ -5,14 +5,19 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::regular_file::refuse_pipe;
 
 /// Enough that a large model takes few system calls.
 const BUFFER_BYTES: usize = 1 << 20;
 
+/// How the name of a temporary file begins.
+const TEMPORARY: &str = ".tern-";
+
 /// Writes a file so that a reader, or a crash, never sees half of it.
 ///
 /// The bytes go to a temporary file in the same directory, which is flushed to the disk and then renamed. A
-/// target that is a device or a pipe (`/dev/stdout`, `/dev/full`) has no half state, and is written directly.
+/// target that is a device or a stream of this process (`/dev/full`, `/dev/stdout`) has no half state, and is written
+/// directly; any other pipe is refused.
 ///
 /// # Errors
 ///
@@ -22,6 +27,7 @@ pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
+    refuse_pipe(path)?;
     write_or_leave(path, write).map_err(|error| Error::Io(error).in_file(path))
 }
 
@@ -46,13 +52,11 @@ fn write_or_leave(
         _ => Path::new("."),
     };
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".tern-");
+    builder.prefix(TEMPORARY);
     // The default is private to the user, which a model meant to be shared is not; the umask still holds.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    // The crate's error names the temporary file, which nobody asked for.
-    let mut temporary =
-        builder.tempfile_in(directory).map_err(|error| io::Error::from(error.kind()))?;
+    let mut temporary = builder.tempfile_in(directory).map_err(without_temporary_name)?;
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, temporary.as_file_mut());
     write(&mut out)?;
     out.flush()?;
@@ -64,6 +68,28 @@ fn write_or_leave(
     temporary.persist(&target).map_err(|error| error.error)?;
     sync_directory(directory);
     Ok(())
+}
+
+/// Removes the temporary files that killed writers left in a directory.
+///
+/// # Errors
+///
+/// What the system says of the directory or of one of the files.
+pub fn remove_temporaries(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let left = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY));
+        if left && entry.file_type()?.is_file() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// What the system said, of an error of the crate `tempfile`, which names a file that nobody asked for.
+pub fn without_temporary_name(error: io::Error) -> io::Error {
+    let said = error.get_ref().and_then(|outer| outer.source()?.downcast_ref::<io::Error>());
+    said.and_then(io::Error::raw_os_error).map_or(error.kind().into(), io::Error::from_raw_os_error)
 }
 
 /// Makes a new name in a directory survive a power cut. The file is in place already, and some systems refuse to flush
@@ -114,7 +140,11 @@ mod tests {
         for path in [directory.path().to_path_buf(), directory.path().join("absent/model")] {
             let error = write_atomically(&path, |out| out.write_all(b"x")).unwrap_err();
             assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+            assert!(!error.to_string().contains(".tern-"), "{error}");
         }
+        let error =
+            write_atomically(&directory.path().join("absent/model"), |_| Ok(())).unwrap_err();
+        assert!(error.to_string().contains("No such file"), "{error}");
         assert_eq!(names(directory.path()), [""; 0]);
     }
 

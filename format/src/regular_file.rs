@@ -25,6 +25,24 @@ pub fn open_regular(path: &Path) -> Result<(File, u64)> {
     open().map_err(|error: Error| error.in_file(path))
 }
 
+/// Refuses a pipe of the file system as a file to be written: opening one waits until somebody reads it. The streams
+/// of this process, under `/dev` and `/proc`, are open already.
+///
+/// # Errors
+///
+/// [`Error::In`] with the path, around [`Error::NotAFile`].
+pub fn refuse_pipe(path: &Path) -> Result<()> {
+    #[cfg(unix)]
+    if !["/dev", "/proc"].iter().any(|streams| path.starts_with(streams)) {
+        use std::os::unix::fs::FileTypeExt;
+        let metadata = fs::metadata(path);
+        if metadata.is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+            return Err(Error::NotAFile.in_file(path));
+        }
+    }
+    Ok(())
+}
+
 /// Reads a file whose kind is small.
 ///
 /// # Errors
@@ -86,6 +104,9 @@ mod tests {
         let pipe = directory.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         assert!(refused(&pipe).ends_with("must be a regular file"));
+        let error = refuse_pipe(&pipe).unwrap_err().to_string();
+        assert!(error.ends_with("pipe: must be a regular file"), "{error}");
+        refuse_pipe(Path::new("/dev/stdout")).unwrap();
     }
 
     #[test]

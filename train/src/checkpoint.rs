@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-use tern_format::atomic::sync_directory;
+use tern_format::atomic::{remove_temporaries, sync_directory, without_temporary_name};
 use tern_format::checksum::sha256_file;
 use tern_format::error::printable;
 use tern_format::regular_file::read_small_text;
@@ -123,7 +123,7 @@ pub fn save(
     let temporary = tempfile::Builder::new()
         .prefix(".step-")
         .tempdir_in(checkpoints)
-        .map_err(|error| Error::io(checkpoints)(error.kind().into()))?;
+        .map_err(|error| Error::io(checkpoints)(without_temporary_name(error)))?;
     let written = fill(temporary.path(), weights, optimizer, state);
     written.map_err(|error| error.under(temporary.path(), &target))?;
     sync_directory(temporary.path());
@@ -202,7 +202,7 @@ pub fn prune(checkpoints: &Path, config: &TrainConfig, step: u64, best: Option<u
     Ok(())
 }
 
-/// Removes the temporary directories that a killed process left.
+/// Removes the temporary directories that a killed process left among the checkpoints.
 ///
 /// # Errors
 ///
@@ -216,7 +216,7 @@ pub fn sweep(checkpoints: &Path) -> Result<()> {
             remove_if_there(&entry.path())?;
         }
     }
-    Ok(())
+    remove_temporaries(checkpoints).map_err(Error::io(checkpoints))
 }
 
 /// Removes the checkpoints of some steps.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use tern_datasets::batches::{Batches, ValidationSet};
+use tern_format::atomic::remove_temporaries;
 use tern_model::Decoder;
 
 use crate::adamw::AdamW;
@@ -195,6 +196,7 @@ fn begin(run: &Run<'_>, observer: &mut dyn Observer) -> Result<(Decoder, AdamW, 
     let Run { config, directory, device, .. } = run;
     let checkpoints = directory.checkpoints();
     checkpoint::sweep(&checkpoints)?;
+    remove_temporaries(directory.path()).map_err(Error::io(directory.path()))?;
     if run.resume && !checkpoint::list(&checkpoints)?.is_empty() {
         let checkpoint = checkpoint::latest(&checkpoints, &mut |error| {
             observer.warned(&format!("{error}; trying the checkpoint before it"));

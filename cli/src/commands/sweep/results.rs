@@ -11,6 +11,7 @@ use tern_train::directory::RunDirectory;
 use tern_train::metrics::Timings;
 
 use crate::history::History;
+use crate::overwrite;
 use crate::terminal::thousands;
 
 /// How far a run came.
@@ -142,6 +143,16 @@ pub(crate) fn table(rows: &[Row]) -> String {
         }
     }
     text
+}
+
+/// Refuses to write where `sweep.json` or `sweep.csv` is there and is no sweep's.
+pub(crate) fn check_targets(out: &Path) -> Result<()> {
+    overwrite::only_what_begins_with(
+        &out.join("sweep.json"),
+        b"{\n  \"runs\": [",
+        "table of a sweep",
+    )?;
+    overwrite::only_what_begins_with(&out.join("sweep.csv"), b"name,", "table of a sweep")
 }
 
 /// Writes `sweep.json` and `sweep.csv`.
