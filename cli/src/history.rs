@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
@@ -41,6 +41,34 @@ pub(crate) struct RunSession {
     pub(crate) kernel: String,
     /// Threads that the process may use.
     pub(crate) threads: usize,
+    /// Where its data lie, if not in the run: relative to the run's directory where both have one parent, so that they
+    /// can move together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<String>,
+}
+
+/// What a session notes of the place of its data.
+pub(crate) fn noted_data(run: &RunDirectory, data: &Path) -> Option<String> {
+    if data == run.data() {
+        return None;
+    }
+    let [run, data] = [run.path().canonicalize().ok()?, data.canonicalize().ok()?];
+    let beside = || Some(Path::new("..").join(data.strip_prefix(run.parent()?).ok()?));
+    let place = match data.strip_prefix(&run) {
+        Ok(inside) => inside.into(),
+        Err(_) => beside().unwrap_or_else(|| data.clone()),
+    };
+    place.to_str().map(str::to_owned)
+}
+
+/// Where the data of a run are: where its last session had them, or else in the run. They need not be there.
+pub(crate) fn find_data(run: &RunDirectory) -> PathBuf {
+    let line = |line: &RunSession| line.step;
+    let sessions = read_lines(&run.sessions(), line, &mut Vec::new()).unwrap_or_default();
+    let last = sessions.iter().max_by_key(|session| session.unix_seconds);
+    let noted = last.and_then(|session| session.data.as_ref());
+    let noted = noted.map(|data| run.path().join(data));
+    noted.filter(|data| data.exists() || !run.data().exists()).unwrap_or_else(|| run.data())
 }
 
 /// Everything that a run has written, as far as it can be read.

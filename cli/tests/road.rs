@@ -235,6 +235,65 @@ fn a_model_is_not_exported_with_other_data() {
 }
 
 #[test]
+fn a_run_finds_its_data_wherever_they_are() {
+    let place = Workplace::new();
+    place.done(&["data", "prepare", "run.toml", "--out", "runs/text"]);
+    let train = ["train", "run.toml", "--data", "runs/text", "--out", "runs/one"];
+    place.done(&[&train[..], &["--stop-at", "2"]].concat());
+    place.done(&["train", "--resume", "--out", "runs/one", "--stop-at", "8"]);
+    assert!(!place.path("runs/one/data").exists(), "the data were prepared again");
+    // A finished run is not worked on any more.
+    let sessions = || fs::read_to_string(place.path("runs/one/sessions.jsonl")).unwrap();
+    let before = sessions();
+    assert_eq!(before.lines().count(), 2);
+    assert!(before.contains("\"data\":\"../text\""), "{before}");
+    place.done(&["train", "--resume", "--out", "runs/one"]);
+    assert_eq!(sessions(), before);
+    // Both move together.
+    fs::rename(place.path("runs"), place.path("moved")).unwrap();
+    place.done(&["export", "moved/one"]);
+    place.done(&["data", "stats", "moved/one"]);
+    place.done(&["report", "moved/one"]);
+    let page = || fs::read_to_string(place.path("moved/one/report.html")).unwrap();
+    assert!(page().contains("validation tokens") && !page().contains("not found"));
+    fs::remove_dir_all(place.path("moved/text")).unwrap();
+    place.done(&["report", "moved/one"]);
+    assert!(page().contains("not found") && page().contains("one/../text"), "the data are missed");
+    let message = place.failed(&["export", "moved/one"]);
+    assert!(message.contains("../text: holds no prepared data"), "{message}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pipe_is_no_file_to_write() {
+    let place = Workplace::new();
+    let pipe = |name: &str| {
+        fs::create_dir_all(place.path(name).parent().unwrap()).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(place.path(name)).status();
+        assert!(made.unwrap().success());
+    };
+    place.done(&["train", "run.toml", "--out", "run", "--stop-at", "2"]);
+    pipe("out");
+    for command in ["export", "report", "plot"] {
+        let message = place.failed(&[command, "run", "--out", "out"]);
+        assert!(message.contains("out: must be a regular file"), "{message}");
+    }
+    pipe("sweep/sweep.json");
+    let sweep = ["sweep", "run.toml", "seed=1", "--out", "sweep"];
+    let message = place.failed(&sweep);
+    assert!(message.contains("sweep.json: must be a regular file"), "{message}");
+    fs::remove_file(place.path("sweep/sweep.json")).unwrap();
+    fs::write(place.path("sweep/sweep.csv"), "my own table\n").unwrap();
+    let message = place.failed(&sweep);
+    assert!(message.contains("sweep.csv: is no table of a sweep"), "{message}");
+    fs::remove_file(place.path("run/sessions.jsonl")).unwrap();
+    pipe("run/sessions.jsonl");
+    let output = place.tern(&["train", "--resume", "--out", "run"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("sessions.jsonl: must be a regular file"));
+}
+
+#[test]
 fn own_text_takes_the_road_with_the_published_configuration() {
     let place = Workplace::new();
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");

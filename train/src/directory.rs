@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 /// OUT/events.jsonl             a line for each skipped step, spike or warning, as repeatable
 /// OUT/weights.jsonl            a line for step 1 and each validation: zeros and scales of every ternary matrix, as repeatable
 /// OUT/timings.jsonl            a line a step, what depends on the machine
-/// OUT/sessions.jsonl           a line for each process that worked on the run: program, device, time
+/// OUT/sessions.jsonl           a line for each process that worked on the run: program, device, time, place of the data
 /// OUT/samples.jsonl            text written during training
 /// OUT/model.safetensors        the packed model
 /// OUT/lock                     held while a process trains here

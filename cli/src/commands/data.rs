@@ -52,6 +52,12 @@ pub(crate) fn run(command: &Command, terminal: &Terminal) -> Result<Ending> {
 /// The prepared data of a run directory, or the directory itself.
 fn data_of(directory: &Path) -> PathBuf {
     let inner = directory.join("data");
+    #[cfg(feature = "train")]
+    let inner = if inner.exists() {
+        inner
+    } else {
+        crate::history::find_data(&tern_train::directory::RunDirectory::new(directory))
+    };
     let is_run = !directory.join("data.json").exists() && inner.join("data.json").exists();
     if is_run { inner } else { directory.to_owned() }
 }

@@ -10,6 +10,7 @@ use tern_train::directory::RunDirectory;
 
 use crate::Ending;
 use crate::commands::train::Session;
+use crate::history::find_data;
 use crate::overwrite;
 use crate::terminal::{Terminal, bytes};
 use tern_datasets::prepare::Prepared;
@@ -31,7 +32,7 @@ pub(crate) struct Arguments {
     /// The file to write [default: RUN/model.safetensors]. Nothing but a packed model is overwritten.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Directory with the run's prepared tokens [default: RUN/data].
+    /// Directory with the run's prepared tokens [default: where the run had them].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
@@ -52,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         .with_context(|| format!("{}: not the directory of a run", arguments.run.display()))?;
     let path = arguments.out.clone().unwrap_or_else(|| directory.model());
     overwrite::only_a_packed_model(&path)?;
-    let data = Prepared::open(&arguments.data.clone().unwrap_or_else(|| directory.data()))?;
+    let data = Prepared::open(&arguments.data.clone().unwrap_or_else(|| find_data(&directory)))?;
     let session =
         Session { config, directory, data, device: "cpu".into(), stop_at: None, resume: true };
     let checkpoint = choose(&session.directory, &arguments.checkpoint, terminal)?;

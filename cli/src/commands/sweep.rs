@@ -104,6 +104,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         "{}: holds a single run; choose another --out",
         out.display()
     );
+    results::check_targets(&out)?;
     // Held to the end: two sweeps in one directory would prepare the same data at the same time.
     let _lock = RunDirectory::new(&out).lock()?;
     let interrupted = interruptions()?;
@@ -191,14 +192,8 @@ fn finish(sweep: &Sweep<'_>, mut rows: Vec<Row>) -> Result<Ending> {
     results::write(&sweep.out, &rows)?;
     sweep.terminal.result(&Runs { runs: &rows }, &results::table(&rows))?;
     let out = sweep.out.display();
-    if let Some(best) = rows.iter().find(|row| row.status == Status::Finished)
-        && let Ok(config) = RunDirectory::new(sweep.out.join(&best.name)).read_config()
-    {
-        sweep.terminal.say(&format!(
-            "next: tern export {out}/{} --data {out}/data/{}",
-            best.name,
-            tokens_name(&config.data)
-        ));
+    if let Some(best) = rows.iter().find(|row| row.status == Status::Finished) {
+        sweep.terminal.say(&format!("next: tern export {out}/{}", best.name));
     }
     let count = |status| rows.iter().filter(|row| row.status == status).count();
     if sweep.interrupted.load(Ordering::Relaxed) && count(Status::Finished) < rows.len() {

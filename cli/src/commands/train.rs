@@ -12,6 +12,7 @@ use tern_train::plan::Plan;
 use crate::Ending;
 use crate::commands::data::prepare::prepare_data;
 use crate::commands::devices::memory;
+use crate::history::find_data;
 use crate::terminal::{Terminal, bytes};
 use tern_datasets::prepare::Prepared;
 
@@ -48,7 +49,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Directory with prepared tokens, made with the settings of this configuration [default: OUT/data, prepared there
-    /// if need be].
+    /// if need be; with --resume where the run had them].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Go on from the latest checkpoint in OUT.
@@ -99,9 +100,13 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     fits_memory(&Plan::new(&config))?;
     // Before the data are made: a run that is there already keeps its own.
     directory.check(&config, arguments.resume)?;
-    let data_directory = arguments.data.clone().unwrap_or_else(|| directory.data());
+    let data_directory = match &arguments.data {
+        Some(data) => data.clone(),
+        None if arguments.resume => find_data(&directory),
+        None => directory.data(),
+    };
     // The saved configuration no longer knows where the text was, but the tokens are there.
-    let source = path.as_deref().filter(|_| arguments.data.is_none());
+    let source = path.as_deref().filter(|_| data_directory == directory.data());
     let open = || -> Result<Prepared> {
         let data = Prepared::open(&data_directory)?;
         let written = path.clone().unwrap_or_else(|| directory.config());
@@ -155,12 +160,8 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         terminal.say(&format!("{already}finished after step {}{best}", outcome.step));
         terminal.say(&format!("next: tern export {0}, tern report {0}", out.display()));
     } else {
-        let data = arguments
-            .data
-            .as_ref()
-            .map_or_else(String::new, |data| format!(" --data {}", data.display()));
         terminal.say(&format!(
-            "saved after step {}; go on with: tern train --resume --out {}{data}",
+            "saved after step {}; go on with: tern train --resume --out {}",
             outcome.step,
             out.display()
         ));

@@ -14,7 +14,7 @@ use tern_train::plan::Plan;
 use super::State;
 use super::charts::{self, Figure};
 use crate::commands::verify::word;
-use crate::history::History;
+use crate::history::{History, find_data};
 use crate::terminal::{bytes, duration, thousands};
 
 const TEMPLATE: &str = include_str!("page.html");
@@ -330,9 +330,9 @@ fn events(history: &History) -> Vec<Event> {
 }
 
 fn data_summary(history: &History, damage: &mut Vec<String>) -> Option<Summary> {
-    let directory = history.directory.data();
+    let directory = find_data(&history.directory);
     if !directory.exists() {
-        // The data of this run lie elsewhere.
+        // The origin says so.
         return None;
     }
     Summary::read(&directory).map_err(|error| damage.push(error.to_string())).ok()
@@ -353,6 +353,10 @@ fn origin(history: &History, summary: Option<&Summary>) -> Vec<Fact> {
     for source in summary.iter().flat_map(|summary| &summary.inputs) {
         let note = format!("{}, {}, sha256 {}", source.role, bytes(source.bytes), source.sha256);
         facts.push(fact("source", source.name.clone(), note));
+    }
+    if summary.is_none() {
+        let place = find_data(&history.directory).display().to_string();
+        facts.push(fact("data", "not found", format!("looked for in {place}")));
     }
     if let Some(summary) = summary {
         let side = |side: &Side| {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
+use tern_format::regular_file::open_regular;
 use tern_infer::Model;
 use tern_infer::generate::{Generator, Options};
 use tern_kernels::ternary::Kernel;
@@ -19,7 +20,7 @@ use tern_train::weights::Weights;
 
 use super::Session;
 use super::view::{Stretch, View};
-use crate::history::{RunSession, Sample};
+use crate::history::{RunSession, Sample, noted_data};
 
 pub(super) struct Progress<'a> {
     session: &'a Session,
@@ -80,8 +81,13 @@ impl<'a> Progress<'a> {
             device: self.session.device.clone(),
             kernel: Kernel::detect()?.name().into(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            data: noted_data(&self.session.directory, &self.session.data.directory),
         };
         let path = self.session.directory.sessions();
+        if path.exists() {
+            // Whoever opens a pipe waits for its reader.
+            open_regular(&path)?;
+        }
         let line = serde_json::to_string(&session)? + "\n";
         let file = OpenOptions::new().create(true).append(true).open(&path);
         file.and_then(|mut file| file.write_all(line.as_bytes()))
@@ -97,7 +103,10 @@ impl Observer for Progress<'_> {
         if let Some(path) = resumed_from {
             self.view.line(&format!("resumed after step {step} from {}", path.display()));
         }
-        if let Err(error) = self.note(step) {
+        // A run that is finished is not worked on.
+        if step < self.session.config.train.steps
+            && let Err(error) = self.note(step)
+        {
             self.warned(&format!("this process is not noted: {error:#}"));
         }
     }

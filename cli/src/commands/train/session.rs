@@ -151,14 +151,8 @@ impl Session {
             }
             None => "there is no checkpoint yet".into(),
         };
-        let data = &self.data.directory;
-        let data = if *data == self.directory.data() {
-            String::new()
-        } else {
-            format!(" --data {}", data.display())
-        };
         let out = self.directory.path().display();
-        format!("{last}; go on with: tern train --resume --out {out}{data}")
+        format!("{last}; go on with: tern train --resume --out {out}")
     }
 
     /// The validation windows.
