@@ -86,10 +86,13 @@ pub fn remove_temporaries(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What the system said, of an error of the crate `tempfile`, which names a file that nobody asked for.
+/// What the system said, of an error of the crate `tempfile`, which hides it in a text that names a file that nobody
+/// asked for.
 pub fn without_temporary_name(error: io::Error) -> io::Error {
-    let said = error.get_ref().and_then(|outer| outer.source()?.downcast_ref::<io::Error>());
-    said.and_then(io::Error::raw_os_error).map_or(error.kind().into(), io::Error::from_raw_os_error)
+    let text = error.to_string();
+    let code = text.split_once("(os error ").and_then(|(_, rest)| rest.split_once(')'));
+    let code = code.and_then(|(code, _)| code.parse().ok());
+    code.map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 /// Makes a new name in a directory survive a power cut. The file is in place already, and some systems refuse to flush
