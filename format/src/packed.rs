@@ -22,9 +22,13 @@
 //! config           object: ModelConfig, every key
 //! tokenizer        the text of a tokenizer.json; absent where the tensor tokenizer.model is present
 //! generation       object: GenerationDefaults
-//! data_sha256      the SHA-256 of all that follows the header, in hexadecimal; files without it are read too
+//! file_sha256      the SHA-256 of the whole file, in 64 lower-case hexadecimal digits
 //! bos_token_id, eos_token_id, chat_template, provenance, check     each may be absent
 //! ```
+//!
+//! `file_sha256` is over every byte of the file, with its own 64 digits taken as zeros; it stands in the header as
+//! `"file_sha256":"…"`, without white space. It finds damage, not forgery: whoever changes a file can make it anew. Files
+//! without it are read too, as are those of before, whose `data_sha256` is over what follows the header.
 //!
 //! Tensors lie in the order F32, then F16 and BF16, then U8, by name within each. One model has one sequence of
 //! bytes.

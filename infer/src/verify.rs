@@ -76,6 +76,8 @@ pub struct Report {
     pub tensors: Vec<TensorReport>,
     /// The file's loss against the trainer's.
     pub loss: LossReport,
+    /// The checksum that the file carries, and that its bytes have; absent if it carries none.
+    pub file_sha256: Option<String>,
 }
 
 /// One tensor.
@@ -148,12 +150,13 @@ impl Report {
 /// read or does not fit, or a kernel that is not to be had.
 pub fn verify(path: &Path) -> Result<Report> {
     let in_file = |source| tern_format::Error::In { path: path.into(), source: Box::new(source) };
-    let packed = PackedModel::read(path)?;
+    let (packed, file_sha256) = PackedModel::read_with_checksum(path)?;
     let size_bytes = std::fs::metadata(path).map_err(|error| in_file(error.into()))?.len();
-    verify_model(packed, size_bytes).map_err(|error| match error {
+    let report = verify_model(packed, size_bytes).map_err(|error| match error {
         Error::Format(source) => in_file(source).into(),
         other => other,
-    })
+    })?;
+    Ok(Report { file_sha256, ..report })
 }
 
 /// Verifies the bytes of a file.
@@ -162,7 +165,8 @@ pub fn verify(path: &Path) -> Result<Report> {
 ///
 /// As [`verify`].
 pub fn verify_bytes(bytes: &[u8]) -> Result<Report> {
-    verify_model(PackedModel::from_bytes(bytes)?, bytes.len() as u64)
+    let (packed, file_sha256) = PackedModel::from_bytes_with_checksum(bytes)?;
+    Ok(Report { file_sha256, ..verify_model(packed, bytes.len() as u64)? })
 }
 
 /// Verifies a model in memory, whose file has so many bytes.
@@ -200,6 +204,7 @@ pub fn verify_model(packed: PackedModel, size_bytes: u64) -> Result<Report> {
         trits: exact.iter().filter_map(|tensor| tensor.trits).reduce(Trits::and),
         tensors,
         loss: loss(packed)?,
+        file_sha256: None,
     })
 }
 

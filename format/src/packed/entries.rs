@@ -15,7 +15,11 @@ const FORMAT: &str = "tern";
 /// Value of the key `encoding`.
 const T2: &str = "t2";
 
-/// Key of the SHA-256 of all that follows the header. Whoever damages a weight leaves a file that is a model still.
+/// Key of the SHA-256 of the whole file: whoever damages a weight, or a number of the configuration, leaves a file that is
+/// a model still.
+pub(super) const FILE_SHA256: &str = "file_sha256";
+
+/// Key of the SHA-256 of all that follows the header, in files of before.
 pub(super) const DATA_SHA256: &str = "data_sha256";
 
 /// Name of the tensor that holds the bytes of a SentencePiece model.

@@ -1,11 +1,14 @@
 //! Reading a packed model: first the header against the config that it carries, then the data.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Seek};
 use std::path::Path;
 
-use super::entries::{DATA_SHA256, SENTENCEPIECE};
+use sha2::{Digest, Sha256};
+
+use super::entries::{DATA_SHA256, FILE_SHA256, SENTENCEPIECE};
 use super::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor};
-use crate::checksum::sha256;
+use crate::checksum::{hex, sha256};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, quoted};
 use crate::regular_file::open_regular;
@@ -21,14 +24,26 @@ impl PackedModel {
     ///
     /// [`Error::In`] with the path, around what the file system reports or what [`Self::from_bytes`] refuses.
     pub fn read(path: &Path) -> Result<Self> {
+        Self::read_with_checksum(path).map(|(model, _)| model)
+    }
+
+    /// As [`Self::read`]; with the `file_sha256` that the file was held to, if it carries one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub fn read_with_checksum(path: &Path) -> Result<(Self, Option<String>)> {
         let (mut file, size_bytes) = open_regular(path)?;
-        let mut read = || {
+        let read = || {
             let mut header = Header::read(&mut file, size_bytes)?;
-            let expected = header.metadata.remove(DATA_SHA256);
+            let checksums = Checksums::take(&mut header);
             let metadata = check(&mut header)?;
             let data = header.read_data(&mut file)?;
             let model = load(metadata, header.contents(&data)?)?;
-            check_data(expected, &data).map(|()| model)
+            let mut head = Vec::new();
+            file.rewind()?;
+            file.take(size_bytes - data.len() as u64).read_to_end(&mut head)?;
+            Ok((model, checksums.check(&head, &data)?))
         };
         read().map_err(|error: Error| error.in_file(path))
     }
@@ -39,26 +54,70 @@ impl PackedModel {
     ///
     /// The first thing that breaks a rule, with the tensor or the key and the value found.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Self::from_bytes_with_checksum(bytes).map(|(model, _)| model)
+    }
+
+    /// As [`Self::from_bytes`]; with the `file_sha256` that the bytes were held to, if they carry one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::from_bytes`].
+    pub fn from_bytes_with_checksum(bytes: &[u8]) -> Result<(Self, Option<String>)> {
         let (mut header, data) = Header::split(bytes)?;
-        let expected = header.metadata.remove(DATA_SHA256);
+        let checksums = Checksums::take(&mut header);
         let metadata = check(&mut header)?;
         let model = load(metadata, header.contents(data)?)?;
-        check_data(expected, data).map(|()| model)
+        let head = &bytes[..bytes.len() - data.len()];
+        Ok((model, checksums.check(head, data)?))
     }
 }
 
-/// Holds the data to their checksum, where the file has one. What breaks a rule by itself has been named before.
-fn check_data(expected: Option<String>, data: &[u8]) -> Result<()> {
-    let Some(expected) = expected else { return Ok(()) };
-    let found = sha256(data);
-    if expected == found {
-        return Ok(());
+/// What a file says of its own bytes.
+struct Checksums {
+    file: Option<String>,
+    data: Option<String>,
+}
+
+impl Checksums {
+    fn take(header: &mut Header) -> Self {
+        let mut take = |key| header.metadata.remove(key);
+        Self { file: take(FILE_SHA256), data: take(DATA_SHA256) }
     }
-    let rule = format!(
-        "must be {found} for the tensors in the file, is {}: it was changed or damaged",
-        quoted(&expected)
-    );
-    Err(Error::Metadata { key: DATA_SHA256.into(), rule })
+
+    /// Holds the header with its length, and the data, to the checksums that are there. What breaks a rule by itself has
+    /// been named before.
+    fn check(self, head: &[u8], data: &[u8]) -> Result<Option<String>> {
+        let refuse = |key: &str, rule: String| Err(Error::Metadata { key: key.into(), rule });
+        let differs = |found: &str, what: &str, expected: &str| {
+            let expected = quoted(expected);
+            format!("must be {found} for {what}, is {expected}: it was changed or damaged")
+        };
+        if let Some(expected) = self.data {
+            let found = sha256(data);
+            if expected != found {
+                return refuse(DATA_SHA256, differs(&found, "the tensors in the file", &expected));
+            }
+        }
+        let Some(expected) = &self.file else { return Ok(None) };
+        // Inside a text quotation marks have a backslash, so this is the key itself.
+        let written = format!("\"{FILE_SHA256}\":\"{expected}\"");
+        let place = head.windows(written.len()).position(|part| part == written.as_bytes());
+        let (Some(place), 64) = (place, expected.len()) else {
+            let rule = "must be 64 hexadecimal digits, written without white space around";
+            return refuse(FILE_SHA256, format!("{rule}, is {}", quoted(expected)));
+        };
+        let end = place + written.len() - 1;
+        let mut hash = Sha256::new();
+        hash.update(&head[..end - 64]);
+        hash.update([b'0'; 64]);
+        hash.update(&head[end..]);
+        hash.update(data);
+        let found = hex(&hash.finalize());
+        if *expected != found {
+            return refuse(FILE_SHA256, differs(&found, "this file", expected));
+        }
+        Ok(self.file)
+    }
 }
 
 /// Checks all but the data, and takes the metadata out. The bytes of a SentencePiece model, which are data, are still

@@ -101,26 +101,47 @@ fn a_model_comes_back_and_its_bytes_are_the_same_every_time() {
 }
 
 #[test]
-fn a_flipped_bit_of_the_data_is_found_wherever_it_is() {
+fn a_flipped_bit_is_found_wherever_it_is() {
     let bytes = model().to_bytes().unwrap();
-    let (_, data) = parts(&bytes);
-    for place in 0..data.len() {
-        let message = refusal(|_, data| data[place] ^= 1);
-        let named = message.contains("tensor `") || message.contains("data_sha256");
-        assert!(named, "byte {place}: {message}");
+    for place in 0..bytes.len() {
+        let mut bytes = bytes.clone();
+        bytes[place] ^= 1;
+        assert!(PackedModel::from_bytes(&bytes).is_err(), "byte {place}");
     }
-    // Of a trit that stays a trit, only the checksum knows.
+    // Of a trit that stays a trit, and of a number that stays one, only the checksum knows.
     let (header, _) = parts(&bytes);
     let trit = begin(&header, "model.layers.0.self_attn.q_proj.weight");
     let changed = |data: &mut Vec<u8>| {
         data[trit] = if data[trit] & 3 == 1 { data[trit] + 1 } else { data[trit] & !3 | 1 }
     };
     let message = refusal(|_, data| changed(data));
+    assert!(message.contains("file_sha256") && message.contains("changed or damaged"), "{message}");
+    let message = refusal(|header, _| {
+        let config = header["__metadata__"]["config"].as_str().unwrap();
+        let config = config.replace("\"rope_theta\":10000.0", "\"rope_theta\":20000.0");
+        header["__metadata__"]["config"] = config.into();
+    });
+    assert!(message.contains("file_sha256") && message.contains("changed or damaged"), "{message}");
+    let message = refusal(|header, _| header["__metadata__"]["file_sha256"] = "0".into());
+    assert!(message.contains("file_sha256") && message.contains("64 hexadecimal"), "{message}");
+}
+
+#[test]
+fn a_file_of_before_is_read_with_the_checksum_that_it_has() {
+    let bytes = model().to_bytes().unwrap();
+    let (_, checksum) = PackedModel::from_bytes_with_checksum(&bytes).unwrap();
+    let (mut header, mut data) = parts(&bytes);
+    assert_eq!(header["__metadata__"]["file_sha256"], checksum.unwrap());
+    header["__metadata__"].as_object_mut().unwrap().remove("file_sha256");
+    let read =
+        |header: &Value, data: &[u8]| PackedModel::from_bytes_with_checksum(&file(header, data));
+    assert_eq!(read(&header, &data).unwrap(), (model(), None));
+    header["__metadata__"]["data_sha256"] = crate::checksum::sha256(&data).into();
+    assert_eq!(read(&header, &data).unwrap(), (model(), None));
+    let scale = begin(&header, &format!("{Q_PROJ}_scale"));
+    data[scale] ^= 1;
+    let message = read(&header, &data).unwrap_err().to_string();
     assert!(message.contains("data_sha256") && message.contains("changed or damaged"), "{message}");
-    // A file of before has no checksum, and is read.
-    let (mut header, data) = parts(&bytes);
-    header["__metadata__"].as_object_mut().unwrap().remove("data_sha256");
-    assert!(PackedModel::from_bytes(&file(&header, &data)).is_ok());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::entries::{DATA_SHA256, SENTENCEPIECE};
+use super::entries::{FILE_SHA256, SENTENCEPIECE};
 use super::{PackedModel, Tensor};
 use crate::atomic::write_atomically;
 use crate::checksum::hex;
@@ -65,9 +65,10 @@ impl PackedModel {
             }
         }
         let mut metadata = self.metadata.to_entries();
+        metadata.insert(FILE_SHA256.into(), "0".repeat(64));
         let mut hash = Sha256::new();
-        Layout::new(&metadata, entries.clone())?.write_data(&mut hash)?;
-        metadata.insert(DATA_SHA256.into(), hex(&hash.finalize()));
+        Layout::new(&metadata, entries.clone())?.write(&mut hash)?;
+        metadata.insert(FILE_SHA256.into(), hex(&hash.finalize()));
         Layout::new(&metadata, entries)
     }
 }

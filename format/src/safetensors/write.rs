@@ -173,15 +173,6 @@ impl<'a> Layout<'a> {
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(&(self.header.len() as u64).to_le_bytes())?;
         out.write_all(&self.header)?;
-        self.write_data(out)
-    }
-
-    /// Writes what follows the header.
-    ///
-    /// # Errors
-    ///
-    /// Those of the writer.
-    pub(crate) fn write_data(&self, out: &mut dyn Write) -> io::Result<()> {
         self.entries.iter().try_for_each(|entry| entry.data.write(out))
     }
 }
