@@ -71,6 +71,14 @@ pub(crate) fn find_data(run: &RunDirectory) -> PathBuf {
     noted.filter(|data| data.exists() || !run.data().exists()).unwrap_or_else(|| run.data())
 }
 
+/// The name of a directory, whatever path was typed for it.
+pub(crate) fn name_of(path: &Path) -> String {
+    let absolute = path.canonicalize().unwrap_or_else(|_| path.into());
+    let name = absolute.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    // A page or a picture may not hold a control character.
+    replaced(&name, &[])
+}
+
 /// Everything that a run has written, as far as it can be read.
 pub(crate) struct History {
     pub(crate) directory: RunDirectory,
@@ -141,11 +149,7 @@ impl History {
 
     /// The name of the run: that of its directory.
     pub(crate) fn name(&self) -> String {
-        let path = self.directory.path();
-        let absolute = path.canonicalize().unwrap_or_else(|_| path.into());
-        let name = absolute.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        // A page or a picture may not hold a control character.
-        replaced(&name, &[])
+        name_of(self.directory.path())
     }
 
     /// Optimizer steps taken so far.

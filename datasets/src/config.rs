@@ -29,7 +29,8 @@ pub struct DataConfig {
     /// Files to validate on. Without them a hash of each document's text decides its side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid: Option<Vec<String>>,
-    /// What stands between two documents of a text file.
+    /// What stands between two documents of a text file: a line that reads exactly so, `blank_line` for one or more blank
+    /// lines, or `none` where a file is one document.
     #[serde(default)]
     pub separator: Separator,
     /// The same for the validation files, where it differs.
@@ -212,6 +213,7 @@ mod tests {
         }
         let cases = [
             ("valid = []\n", "data.valid must name at least one file"),
+            ("valid = [\"\"]\n", "data.valid must name files, and one of the names is empty"),
             ("valid_fraction = 1.0\n", "data.valid_fraction must lie between 0 and 1, is 1"),
             ("valid_fraction = nan\n", "data.valid_fraction must lie between 0 and 1, is NaN"),
             ("valid_tokens = 7\n", "data.valid_tokens must be at least seq_len = 8, is 7"),
@@ -228,6 +230,11 @@ mod tests {
             ("{ train = \"bpe\" }", "data.tokenizer.vocab_size is missing"),
             ("{ file = \"a\", vocab_size = 3 }", "data.tokenizer.file excludes"),
             ("{ vocab_size = 3 }", "data.tokenizer needs file"),
+            ("{ file = \"\" }", "data.tokenizer.file must not be empty"),
+            (
+                "{ train = \"bpe\", vocab_size = 3, byte_fallback = false }",
+                "data.tokenizer.vocab_size must be 4 to",
+            ),
         ];
         for (tokenizer, rule) in cases {
             let error = refused(&format!("{FILES}tokenizer = {tokenizer}"));

@@ -453,7 +453,10 @@ impl ModelConfig {
             ("layer_norm_eps", self.layer_norm_eps),
             ("initializer_range", self.initializer_range),
         ] {
-            rule(value.is_finite() && value > 0.0, key, &format!("must be positive, is {value}"))?;
+            // Training and inference compute in single precision.
+            let holds = value > 0.0 && (value as f32).is_finite();
+            let must = "must be positive and finite in single precision";
+            rule(holds, key, &format!("{must}, is {value:?}"))?;
         }
         rule(
             self.is_ternary() || !self.ternary_head,

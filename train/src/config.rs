@@ -221,10 +221,13 @@ impl RunConfig {
             rule((1..=most).contains(&value), key, format!("must be 1 to {most}, is {value}"))?;
         }
         let optimizer = &train.optimizer;
+        // Weights are moved in single precision.
+        let finite = |value: f64| (value as f32).is_finite();
+        let rate = optimizer.learning_rate;
         rule(
-            optimizer.learning_rate.is_finite() && optimizer.learning_rate > 0.0,
+            finite(rate) && rate > 0.0,
             "train.optimizer.learning_rate",
-            format!("must be positive, is {}", optimizer.learning_rate),
+            format!("must be positive and finite in single precision, is {rate:?}"),
         )?;
         for (key, value) in [
             ("train.clip_norm", train.clip_norm),
@@ -233,9 +236,9 @@ impl RunConfig {
             ("train.guard.spike_deviations", train.guard.spike_deviations),
         ] {
             rule(
-                value.is_finite() && value >= 0.0,
+                finite(value) && value >= 0.0,
                 key,
-                format!("must not be negative, is {value}"),
+                format!("must be at least 0 and finite in single precision, is {value:?}"),
             )?;
         }
         for beta in optimizer.betas {
@@ -243,6 +246,16 @@ impl RunConfig {
                 (0.0..1.0).contains(&beta),
                 "train.optimizer.betas",
                 format!("must be at least 0 and below 1, has {beta}"),
+            )?;
+        }
+        if let Some(asked) = self.data.tokenizer.vocab_size {
+            rule(
+                asked <= self.model.vocab_size,
+                "model.vocab_size",
+                format!(
+                    "must be at least data.tokenizer.vocab_size ({asked}), is {}",
+                    self.model.vocab_size
+                ),
             )?;
         }
         let ratio = train.schedule.final_ratio;
@@ -327,7 +340,13 @@ steps = 10
         let error = parse(TEXT, &["model.hiden_size=64"]).unwrap_err().to_string();
         assert!(error.contains("did you mean `hidden_size`"), "{error}");
         let error = parse(TEXT, &["trian.steps=64"]).unwrap_err().to_string();
-        assert!(error.contains("did you mean `train`"), "{error}");
+        assert!(error.contains("did you mean `train.steps`"), "{error}");
+        let error = parse(TEXT, &["seq_len=64"]).unwrap_err().to_string();
+        assert!(error.contains("did you mean `data.seq_len`"), "{error}");
+        for list in ["data.train=my.txt", "data.train=[my.txt]"] {
+            let error = parse(TEXT, &[list]).unwrap_err().to_string();
+            assert!(error.contains("in brackets: 'data.train=[\"my.txt\"]'"), "{error}");
+        }
         let error = parse(TEXT, &["steps"]).unwrap_err().to_string();
         assert!(error.contains("key=value"), "{error}");
     }
@@ -340,6 +359,24 @@ steps = 10
             ("data.seq_len=4096", "data.seq_len"),
             ("train.schedule.final_ratio=-1", "train.schedule.final_ratio"),
             ("model.num_attention_heads=3", "model.num_attention_heads"),
+            (
+                "model.vocab_size=299",
+                "model.vocab_size must be at least data.tokenizer.vocab_size (300), is 299",
+            ),
+            (
+                "data.tokenizer.vocab_size=258",
+                "data.tokenizer.vocab_size must be 259 (3 special tokens and 256 bytes",
+            ),
+            (
+                "train.optimizer.learning_rate=1e39",
+                "train.optimizer.learning_rate must be positive and finite",
+            ),
+            (
+                "train.optimizer.weight_decay=1e300",
+                "train.optimizer.weight_decay must be at least 0 and finite",
+            ),
+            ("model.initializer_range=1e39", "model.initializer_range must be positive and finite"),
+            ("model.rope_theta=inf", "model.rope_theta must be positive and finite"),
             ("generate.temperature=nan", "generate.temperature must be at least 0, is NaN"),
             ("generate.top_p=2", "generate.top_p must be above 0 and at most 1, is 2"),
         ] {
@@ -391,6 +428,16 @@ steps = 10
         let error = wrong("seq_len = 64", "seq_len = 4096", &[]);
         assert!(error.starts_with("run.toml:8: data.seq_len must be at most"), "{error}");
         assert!(wrong("steps = 10", "steps = ", &[]).contains("line 14"));
+        // What follows from other keys is the fault of those.
+        let error = wrong("vocab_size = 300", "vocab_size = 99999999", &[]);
+        assert!(error.starts_with("run.toml:12: "), "{error}");
+        let error = wrong(bitlm, &format!("{bitlm}\nhidden_size = 20"), &[]);
+        assert!(error.starts_with("run.toml:4: model.head_dim must be even"), "{error}");
+        let error = parse(TEXT, &["model.hidden_size=20"]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("command line, model.hidden_size=20: model.head_dim must"),
+            "{error}"
+        );
     }
 
     #[test]

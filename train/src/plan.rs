@@ -19,7 +19,7 @@ pub struct Plan {
     pub tokens_per_step: u64,
     /// Tokens over the whole run.
     pub tokens: u64,
-    /// Weights, their ternary twins, gradients and moments.
+    /// Weights, their ternary twins, gradients and moments, and the tables of rotary positions.
     pub state_bytes: u64,
     /// Activations of one micro-batch, kept for its backward pass (an estimate).
     pub activation_bytes: u64,
@@ -32,6 +32,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// How many times the run reads a text of so many tokens.
+    pub fn passes(&self, text_tokens: u64) -> f64 {
+        self.tokens as f64 / text_tokens.max(1) as f64
+    }
+
     /// Works the figures out from a configuration alone.
     pub fn new(config: &RunConfig) -> Self {
         let model = &config.model;
@@ -51,7 +56,9 @@ impl Plan {
             + 2 * model.vocab_size;
         let rows = (config.data.micro_batch * config.data.seq_len) as u64;
         let activation_bytes = rows.saturating_mul(per_token as u64 * float);
-        let state_bytes = 5 * parameters * float;
+        // Sines and cosines of half a head's width, for every position that the model may have.
+        let tables = (model.max_position_embeddings * model.head_dim) as u64;
+        let state_bytes = (5 * parameters + tables) * float;
         let temporary_bytes = activation_bytes / 2;
         // Those that are kept, the best, and one that is being written before others make room.
         let checkpoint_bytes = (config.train.keep_checkpoints as u64 + 2) * 3 * parameters * float;

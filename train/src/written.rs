@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::{SamplesConfig, TrainConfig};
 use crate::error::{Error, Result};
+use crate::reference::keys;
 
 /// Both sources of a configuration.
 pub(crate) struct Written<'a> {
@@ -80,7 +81,7 @@ impl Written<'_> {
             match Tables::deserialize(table.clone()) {
                 Ok(_) => checked = Ok(()),
                 Err(error) if checked.is_ok() => {
-                    let source = Error::Value { message: plain(error.message()) };
+                    let source = Error::Value { message: plain_of_override(error.message(), text) };
                     let place = Place::Override(text.clone());
                     return Err(Error::Setting { place, source: Box::new(source) });
                 }
@@ -91,9 +92,28 @@ impl Written<'_> {
         Ok(table)
     }
 
+    /// Whether the file or an override sets this very key.
+    fn sets(&self, key: &str) -> bool {
+        let mut overrides = self.overrides.iter().filter_map(|text| text.split_once('='));
+        let value = toml::from_str::<toml::Table>(self.text).unwrap_or_default();
+        let value = key
+            .split('.')
+            .try_fold(&toml::Value::Table(value), |value, part| value.get(part))
+            .is_some();
+        value || overrides.any(|(other, _)| other.trim() == key)
+    }
+
     /// Adds to an error about a key the place where that key was set.
     pub(crate) fn place(&self, error: Error) -> Error {
-        let Some(key) = error.key() else { return error };
+        let Some(mut key) = error.key() else { return error };
+        // What was not set and follows from another key is that key's fault.
+        if !self.sets(&key) {
+            let sources = DERIVED.iter().filter(|(derived, _)| *derived == key);
+            let mut sources = sources.flat_map(|(_, sources)| *sources);
+            if let Some(source) = sources.find(|source| self.sets(source)) {
+                key = (*source).to_owned();
+            }
+        }
         let related = |other: &str| {
             let inside = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|r| r.starts_with('.'));
             other == key || inside(other, &key) || inside(&key, other)
@@ -112,13 +132,22 @@ impl Written<'_> {
     }
 }
 
+/// Keys that follow from others where they are not set, the likeliest cause first.
+const DERIVED: &[(&str, &[&str])] = &[
+    ("model.head_dim", &["model.hidden_size", "model.num_attention_heads"]),
+    ("model.num_key_value_heads", &["model.num_attention_heads"]),
+    ("model.vocab_size", &["data.tokenizer.vocab_size"]),
+];
+
 /// The line on which a dotted key, or the innermost table around it but the root, is set.
 fn line_of(text: &str, key: &str) -> Option<usize> {
     let root = DeTable::parse(text).ok()?;
     let mut table = root.get_ref();
     let mut start = None;
+    let mut whole = true;
     for part in key.split('.') {
         let Some((name, value)) = table.iter().find(|(name, _)| name.get_ref() == part) else {
+            whole = false;
             break;
         };
         start = Some(name.span().start);
@@ -128,7 +157,10 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
         }
     }
     let before = text.get(..start?)?;
-    Some(1 + before.matches('\n').count())
+    let line = before.matches('\n').count();
+    // A table without a head of its own stands on the line of another of its keys.
+    let is_head = || text.lines().nth(line).is_some_and(|line| line.trim_start().starts_with('['));
+    (whole || is_head()).then_some(1 + line)
 }
 
 /// Sets one dotted key: `train.steps=500`.
@@ -164,6 +196,36 @@ pub fn value_of(text: &str) -> toml::Value {
         .ok()
         .and_then(|mut table| table.remove("v"))
         .unwrap_or_else(|| toml::Value::String(text.into()))
+}
+
+/// [`plain`] of an error about an override: an unknown key gets the nearest whole key, and a text where a list belongs the
+/// list that may have been meant.
+fn plain_of_override(message: &str, text: &str) -> String {
+    let plain = plain(message);
+    let Some((key, value)) = text.split_once('=').map(|(key, value)| (key.trim(), value)) else {
+        return plain;
+    };
+    if message.contains("unknown field") {
+        let keys = keys();
+        let last = |name: &str| name.rsplit('.').next().map(str::to_owned);
+        let alike: Vec<&str> = keys
+            .iter()
+            .map(|known| known.name.as_str())
+            .filter(|name| last(name) == last(key))
+            .collect();
+        let all = keys.iter().map(|known| known.name.as_str());
+        let known = nearest(key, alike.into_iter()).or_else(|| nearest(key, all));
+        let (said, _) = plain.split_once("\ndid you mean").unwrap_or((&plain, ""));
+        return known.map_or(plain.clone(), |known| format!("{said}\ndid you mean `{known}`?"));
+    }
+    if message.contains("expected a sequence") && matches!(value_of(value), toml::Value::String(_))
+    {
+        let each = value.trim().trim_matches(['[', ']']).split(',');
+        let list: Vec<String> =
+            each.map(|one| format!("\"{}\"", one.trim().trim_matches('"'))).collect();
+        return format!("{plain}; a list stands in brackets: '{key}=[{}]'", list.join(", "));
+    }
+    plain
 }
 
 /// The longest line of a file that an error quotes, in characters.

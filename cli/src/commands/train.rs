@@ -96,6 +96,13 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         None => RunConfig::read(&directory.config(), &overrides)
             .with_context(|| format!("{}: no run to resume", directory.path().display()))?,
     };
+    if let Some(stop_at) = arguments.stop_at {
+        let steps = config.train.steps;
+        anyhow::ensure!(
+            stop_at <= steps,
+            "--stop-at must be at most train.steps ({steps}), is {stop_at}"
+        );
+    }
     tern_model::device::find(&arguments.device)?;
     fits_memory(&Plan::new(&config))?;
     // Before the data are made: a run that is there already keeps its own.
@@ -120,7 +127,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
             Some(path) => dry_run::check_sources(&config.data, parent(path))?,
             None => drop(open()?),
         }
-        return dry_run::run(&config, &arguments.device, terminal);
+        return dry_run::run(&config, &arguments.device, &data_directory, terminal);
     }
     let interrupted = interruptions()?;
     let _lock = directory.lock()?;

@@ -133,6 +133,11 @@ impl SourceConfig {
             }
         }
         let (train, valid) = (&self.train, &self.valid);
+        for (key, names) in [("train", train), ("valid", valid.as_ref().unwrap_or(&Vec::new()))] {
+            if names.iter().any(String::is_empty) {
+                return refuse(key, "must name files, and one of the names is empty".to_owned());
+            }
+        }
         match self.corpus {
             Corpus::Files if train.is_empty() => {
                 refuse("train", "must name at least one file where corpus = \"files\"".to_owned())

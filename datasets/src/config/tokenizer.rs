@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+/// The largest vocabulary of a model.
+const MOST_TOKENS: usize = 1 << 24;
+
 /// `{ file = "tokenizer.json" }`, or `{ train = "unigram", vocab_size = 512 }`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +40,7 @@ impl TokenizerConfig {
     pub(super) fn validate(&self) -> Result<()> {
         let refuse = |key, rule: &str| Err(Error::Config { key, rule: rule.to_owned() });
         match (&self.file, self.train, self.vocab_size) {
+            (Some(file), ..) if file.is_empty() => refuse("tokenizer.file", "must not be empty"),
             (Some(_), None, None) if self.byte_fallback.is_none() => Ok(()),
             (Some(_), ..) => refuse(
                 "tokenizer.file",
@@ -49,7 +53,24 @@ impl TokenizerConfig {
             (None, Some(_), None) => {
                 refuse("tokenizer.vocab_size", "is missing beside tokenizer.train")
             }
-            (None, Some(_), Some(_)) => Ok(()),
+            (None, Some(_), Some(size)) => {
+                let bytes = self.byte_fallback.unwrap_or(true);
+                let (smallest, why) = if bytes {
+                    (
+                        259,
+                        " (3 special tokens and 256 bytes; byte_fallback = false leaves out those that the text lacks)",
+                    )
+                } else {
+                    (4, "")
+                };
+                if (smallest..=MOST_TOKENS).contains(&size) {
+                    return Ok(());
+                }
+                refuse(
+                    "tokenizer.vocab_size",
+                    &format!("must be {smallest}{why} to {MOST_TOKENS}, is {size}"),
+                )
+            }
         }
     }
 }

@@ -15,12 +15,14 @@ use tern_train::checkpoint::{self, State};
 use tern_train::config::RunConfig;
 use tern_train::directory::RunDirectory;
 use tern_train::export::{Surroundings, project};
+use tern_train::plan::Plan;
 use tern_train::trainer::{Outcome, Run, train};
 
 use super::dashboard::Killed;
 use super::progress::Progress;
 use super::screen;
 use super::view::Show;
+use crate::history::name_of;
 use crate::terminal::{Terminal, thousands};
 
 /// Everything that a run needs, checked and opened.
@@ -89,6 +91,13 @@ impl Session {
         let validation = self.validation()?;
         // Whatever can be wrong with settings or data has been refused by now.
         self.directory.open(&self.config, self.resume)?;
+        let plan = Plan::new(&self.config);
+        terminal.say(&format!(
+            "{} steps of {} tokens: {:.2} passes over the text",
+            thousands(plan.steps),
+            thousands(plan.tokens_per_step),
+            plan.passes(summary.train().tokens)
+        ));
         for doubt in self.doubts() {
             terminal.warn(&doubt);
         }
@@ -174,7 +183,7 @@ impl Session {
             bos: self.data.summary.bos,
             eos: self.data.summary.eos,
             provenance: state.map(|state| Provenance {
-                run: self.directory.path().display().to_string(),
+                run: name_of(self.directory.path()),
                 step: state.step,
                 tokens: state.tokens,
                 data_identity: state.data_identity.clone(),
