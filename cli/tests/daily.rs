@@ -108,6 +108,10 @@ fn a_sweep_shares_data_skips_what_is_finished_and_goes_on() {
     assert_eq!(json(&written)["runs"].as_array().unwrap(), rows);
     // The command that the sweep suggests finds the data that its runs share.
     place.done(&["export", first]);
+    // A sweep is plotted by the name of its directory.
+    let plot = json(&place.done(&["--json", "plot", "sweep", "--out", "all.svg"]));
+    assert_eq!(plot["runs"].as_array().unwrap().len(), 4);
+    assert_eq!(plot["runs"][0]["run"], format!("sweep/{}", rows[0]["name"].as_str().unwrap()));
 
     // A resumed run of the sweep is the run, and a finished one is left alone.
     place.done(&[&["train", "run.toml", "--out", "alone"][..], &settings].concat());
@@ -129,7 +133,7 @@ fn a_run_that_fails_does_not_stop_the_others() {
     assert_eq!((&rows[0]["status"], &rows[1]["status"]), (&"finished".into(), &"failed".into()));
     assert!(rows[1]["error"].as_str().unwrap().contains("num_attention_heads"), "{rows}");
     for (axes, words) in [
-        (&["train.stepz=1,2"][..], "did you mean `steps`"),
+        (&["train.stepz=1,2"][..], "did you mean `train.steps`"),
         (&["seed=1,,2"], "a value is empty"),
         (&["seed=1", "seed=2"], "twice"),
     ] {
@@ -329,8 +333,7 @@ fn a_dry_run_finds_what_the_run_would_lack() {
     let stories = [&stories[..], &["data.valid_stories=20"]].concat();
     place.done(&[&["data", "prepare", "run.toml", "--out", "d"], &stories[..]].concat());
     let message = place.failed(&dry(&["--data", "d"]));
-    let rule =
-        "run.toml:10: data.corpus is \"files\", but d/data.json says that the tokens were made with";
+    let rule = "run.toml:10: data.corpus is \"files\", but d/data.json says that the tokens were made with";
     assert!(message.contains(rule), "{message}");
     let more = [&["--data", "d", "data.tokenizer.vocab_size=300"], &stories[..]].concat();
     let message = place.failed(&dry(&more));
@@ -433,4 +436,82 @@ fn a_full_standard_output_is_named() {
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains("standard output: No space"), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn what_is_missing_or_doubtful_is_said_with_what_helps() {
+    let place = Workplace::new();
+    let message = place.failed(&["train", "run.toml", "--stop-at", "9"]);
+    assert!(message.contains("--stop-at must be at most train.steps (8), is 9"), "{message}");
+    let output = place.tern(&["train", "run.toml", "--out", "some/run", "--stop-at", "2"]);
+    let tokens = 2 * 2 * 32;
+    assert!(
+        stderr(&output).contains(&format!("8 steps of {tokens} tokens: 0.")),
+        "{}",
+        stderr(&output)
+    );
+    let dry = ["--json", "train", "run.toml", "--out", "other", "--dry-run"];
+    let dry = json(&place.done(&[&dry[..], &["--data", "some/run/data"]].concat()));
+    assert!(dry["passes"].as_f64().unwrap() > 0.0, "{dry}");
+    // A run that is not exported says how.
+    for command in ["verify", "generate"] {
+        let message = place.failed(&[command, "some/run"]);
+        assert!(
+            message.contains("no model.safetensors here")
+                && message.contains("`tern export some/run`"),
+            "{message}"
+        );
+    }
+    place.done(&["report", "some/run"]);
+    let page = fs::read_to_string(place.path("some/run/report.html")).unwrap();
+    assert!(page.contains("not exported yet") && page.contains("tern export some"));
+    place.done(&["export", "some/run"]);
+    let model = tern_format::packed::PackedModel::read(&place.path("some/run/model.safetensors"));
+    assert_eq!(model.unwrap().metadata.provenance.unwrap().run, "run");
+    let said = |arguments: &[&str]| {
+        let output = place.tern(arguments);
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    assert!(!said(&["report", "some/run"]).contains("warning"));
+    // What is damaged is said, not only drawn.
+    fs::write(place.path("some/run/model.safetensors"), "no model").unwrap();
+    let weights = place.path("some/run/checkpoints/step-00000002/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let warnings = said(&["report", "some/run"]);
+    assert!(warnings.contains("some/run/model.safetensors: "), "{warnings}");
+    assert!(warnings.contains("step-00000002/model.safetensors: checksum differs"), "{warnings}");
+    // A float model is not ternary by its own declaration.
+    place.done(&[
+        "train",
+        "run.toml",
+        "model.architecture=llama",
+        "--out",
+        "float",
+        "--stop-at",
+        "1",
+    ]);
+    place.done(&["export", "float"]);
+    let output = place.tern(&["verify", "float"]);
+    assert_eq!(output.status.code(), Some(3));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("because of model.quantizer = \"none\""), "{text}");
+    assert!(text.contains("checksum    that of the file's bytes"), "{text}");
+    // The same text on both sides.
+    fs::write(place.path("my.txt"), "One.\n\nTwo and two.\n\nThree of them all.\n".repeat(50))
+        .unwrap();
+    let own = [
+        "data.corpus=files",
+        "data.train=['my.txt']",
+        "data.valid=['my.txt']",
+        "data.separator=blank_line",
+    ];
+    let text = fs::read_to_string(place.path("run.toml")).unwrap();
+    let text = text.replace("corpus = \"stories\"\ntrain_stories = 300\nvalid_stories = 20\n", "");
+    fs::write(place.path("run.toml"), text.replace("\nvocab_size = 400", "\nvocab_size = 262"))
+        .unwrap();
+    let warning = said(&[&["data", "prepare", "run.toml", "--out", "own"], &own[..]].concat());
+    assert!(warning.contains("my.txt validates on text that is trained on"), "{warning}");
 }

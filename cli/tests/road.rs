@@ -258,7 +258,10 @@ fn a_run_finds_its_data_wherever_they_are() {
     assert!(page().contains("validation tokens") && !page().contains("not found"));
     fs::remove_dir_all(place.path("moved/text")).unwrap();
     place.done(&["report", "moved/one"]);
-    assert!(page().contains("not found") && page().contains("looked for in"), "the data are missed");
+    assert!(
+        page().contains("not found") && page().contains("looked for in"),
+        "the data are missed"
+    );
     let message = place.failed(&["export", "moved/one"]);
     assert!(message.contains("../text: holds no prepared data"), "{message}");
 }

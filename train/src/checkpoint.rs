@@ -246,29 +246,38 @@ pub fn read_state(path: &Path) -> Result<State> {
     Ok(state)
 }
 
+/// Checks the checksums of one checkpoint, without reading its tensors.
+///
+/// # Errors
+///
+/// Names the file and what is wrong with it.
+pub fn check(path: &Path) -> Result<State> {
+    let damaged = |file: &Path, rule: String| Error::Checkpoint { path: file.into(), rule };
+    let state = read_state(path)?;
+    for name in [MODEL, OPTIMIZER] {
+        let file = path.join(name);
+        let expected = state
+            .files
+            .get(name)
+            .ok_or_else(|| damaged(&path.join(STATE), format!("lists no checksum of {name}")))?;
+        let found = sha256_file(&file)?.0;
+        if found != *expected {
+            let rule = format!("checksum differs: sha256 is {found}, {STATE} says {expected}");
+            return Err(damaged(&file, rule));
+        }
+    }
+    Ok(state)
+}
+
 /// Reads one checkpoint and checks its checksums.
 ///
 /// # Errors
 ///
 /// Names the file and what is wrong with it.
 pub fn read(path: &Path) -> Result<Checkpoint> {
-    let state_path = path.join(STATE);
-    let damaged = |file: &Path, rule: String| Error::Checkpoint { path: file.into(), rule };
-    let state = read_state(path)?;
-    let tensors = |name: &str| -> Result<BTreeMap<String, HostTensor>> {
-        let file = path.join(name);
-        let expected = state
-            .files
-            .get(name)
-            .ok_or_else(|| damaged(&state_path, format!("lists no checksum of {name}")))?;
-        let found = sha256_file(&file)?.0;
-        if found != *expected {
-            let rule = format!("checksum differs: sha256 is {found}, {STATE} says {expected}");
-            return Err(damaged(&file, rule));
-        }
-        Ok(read_f32(&file)?.0)
-    };
-    let (model, optimizer) = (tensors(MODEL)?, tensors(OPTIMIZER)?);
+    let state = check(path)?;
+    let [model, optimizer] = [MODEL, OPTIMIZER].map(|name| read_f32(&path.join(name)));
+    let (model, optimizer) = (model?.0, optimizer?.0);
     tracing::debug!(step = state.step, directory = %path.display(), "read a checkpoint");
     Ok(Checkpoint { path: path.into(), state, model, optimizer })
 }

@@ -8,6 +8,8 @@ use crate::Ending;
 use crate::terminal::Terminal;
 
 /// Print the completions of a shell, for it to load.
+///
+/// The directory that they go to must exist: for bash, mkdir -p ~/.local/share/bash-completion/completions makes it.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   tern completions bash > ~/.local/share/bash-completion/completions/tern

@@ -18,7 +18,8 @@ use tern_datasets::prepare::Prepared;
 /// Project a checkpoint to trits and write the packed model.
 ///
 /// The file holds everything that inference needs: configuration, trits and scales, tokenizer, generation defaults,
-/// where it comes from, and a few token ids with the trainer's loss on them, which `tern verify` computes again.
+/// where it comes from, and up to 4,096 token ids of the validation text, which anybody can read in it, with the trainer's
+/// loss on them, which `tern verify` computes again.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   tern export runs/quickstart

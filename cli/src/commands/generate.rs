@@ -65,9 +65,10 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
-    let model = Model::open(&packed_file(&arguments.file))?;
-    let generator = Generator::new(&model)?;
-    tracing::debug!(file = %arguments.file.display(), "opened");
+    let file = packed_file(&arguments.file)?;
+    let model = Model::open(&file)?;
+    let generator = Generator::new(&model).with_context(|| file.display().to_string())?;
+    tracing::debug!(file = %file.display(), "opened");
     let defaults = &model.metadata().generation;
     let prompt = arguments.prompt.as_ref().unwrap_or(&defaults.prompt);
     let mut options = Options::from(defaults);

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tern_format::atomic::write_atomically;
+use tern_format::regular_file::read_small_text;
+use tern_train::directory::RunDirectory;
 
 use crate::Ending;
 use crate::chart::{Chart, Mark, Point, Series, color, smooth};
@@ -22,14 +24,15 @@ const MOST_WITH_NOISE: usize = 3;
 
 /// Draw the curves of one or more runs into one picture.
 ///
-/// `loss` draws the training loss as a line and the validation loss as dots. Runs may still be going on.
+/// `loss` draws the training loss as a line and the validation loss as a line with dots. Runs may still be going on. The
+/// directory of a sweep stands for its runs.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   tern plot runs/quickstart
   tern plot runs/ternary runs/float --x tokens --log --out loss.png
   tern plot runs/ternary --metric zeros --out zeros.svg")]
 pub(crate) struct Arguments {
-    /// Directories of runs.
+    /// Directories of runs, or of sweeps.
     #[arg(required = true, value_name = "DIR")]
     runs: Vec<PathBuf>,
     /// What to draw.
@@ -170,12 +173,46 @@ struct Drawn {
     last: Option<f64>,
 }
 
+/// The largest `sweep.json` that is read, in bytes; a run has some hundred of them.
+const MOST_SWEEP_BYTES: u64 = 16 << 20;
+
+/// The runs of a sweep that have begun, in the order of its table; of any other directory itself.
+fn runs_of(path: &Path) -> Result<Vec<PathBuf>> {
+    #[derive(Deserialize)]
+    struct Sweep {
+        runs: Vec<Run>,
+    }
+    #[derive(Deserialize)]
+    struct Run {
+        name: PathBuf,
+    }
+    let table = path.join("sweep.json");
+    if RunDirectory::new(path).has_run() || !table.exists() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let text = read_small_text(&table, MOST_SWEEP_BYTES)?;
+    let sweep: Sweep = serde_json::from_str(&text).with_context(|| table.display().to_string())?;
+    // A name from a file must not lead out of the directory.
+    let names = sweep.runs.iter().filter_map(|run| run.name.file_name());
+    let runs: Vec<PathBuf> = names.map(|name| path.join(name)).collect();
+    let begun: Vec<PathBuf> =
+        runs.into_iter().filter(|run| RunDirectory::new(run).metrics().exists()).collect();
+    if begun.is_empty() {
+        bail!("{}: no run of this sweep has begun", table.display());
+    }
+    Ok(begun)
+}
+
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
     let metric = arguments.metric;
     let out = arguments.out.clone().unwrap_or_else(|| format!("{}.svg", metric.word()).into());
     let kind = Kind::of(&out)?;
     let mut histories = Vec::new();
+    let mut runs = Vec::new();
     for path in &arguments.runs {
+        runs.extend(runs_of(path)?);
+    }
+    for path in &runs {
         let history = History::read(path)?;
         for damage in &history.damage {
             terminal.warn(damage);
@@ -192,9 +229,9 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
 
     let mut series = Vec::new();
     let mut drawn = Vec::new();
-    let names = names(&arguments.runs, &histories);
+    let names = names(&runs, &histories);
     for (index, ((history, points), name)) in histories.iter().zip(curves).zip(names).enumerate() {
-        let run = arguments.runs[index].clone();
+        let run = runs[index].clone();
         drawn.push(Drawn { run, points: points.len(), last: points.last().map(|p| p.1) });
         let color = color(index);
         // A run alone has its validation in a colour of its own; several have a colour each.

@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 use tern_format::atomic::write_atomically;
 use tern_infer::verify::Verdict;
+use tern_train::checkpoint;
 
 use crate::Ending;
 use crate::history::History;
@@ -94,7 +95,20 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     if history.directory.model().exists() {
         terminal.detail(&format!("verifying {}", history.directory.model().display()));
     }
+    // A run that goes on removes checkpoints while they are read.
+    if !history.is_running {
+        for (_, path) in checkpoint::list(&history.directory.checkpoints())? {
+            let damage = checkpoint::check(&path).map_err(|error| error.to_string()).err();
+            // That of its state has been named.
+            if let Some(damage) = damage.filter(|damage| !history.damage.contains(damage)) {
+                terminal.warn(&damage);
+            }
+        }
+    }
     let page = Page::new(&history, state, arguments.log_x)?;
+    if let Some(error) = page.unreadable() {
+        terminal.warn(error);
+    }
     let html = page.render()?;
     write_atomically(&out, |file| file.write_all(html.as_bytes()))?;
     let text = format!("{} ({})\n", out.display(), bytes(html.len() as u64));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use serde_json::Value;
 use tern_infer::verify::{LossReport, Report, TensorReport, Verdict, verify};
 
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
-    let file = &packed_file(&arguments.file);
+    let file = &packed_file(&arguments.file)?;
     let report =
         verify(file).map_err(|error| match run_of_checkpoint(file) {
             Some(run) => anyhow!(
@@ -88,9 +88,29 @@ pub(crate) fn word(verdict: Verdict) -> String {
 }
 
 /// The file itself, or that of a run directory.
-pub(crate) fn packed_file(path: &Path) -> PathBuf {
+pub(crate) fn packed_file(path: &Path) -> Result<PathBuf> {
     let of_run = path.join("model.safetensors");
-    if path.is_dir() && of_run.exists() { of_run } else { path.into() }
+    if !path.is_dir() {
+        return Ok(path.into());
+    }
+    if of_run.exists() {
+        return Ok(of_run);
+    }
+    let run = path.display();
+    if path.join("config.toml").exists() {
+        bail!("{run}: there is no model.safetensors here; `tern export {run}` makes it");
+    }
+    bail!(
+        "{run}: there is no model.safetensors here; name a packed model, or the directory of a run that has one"
+    )
+}
+
+/// What decided a verdict: the matrices, or what the file declares.
+pub(crate) fn reasons(report: &Report) -> Vec<String> {
+    if report.tensors.iter().any(|tensor| tensor.declared) {
+        return report.because.clone();
+    }
+    vec!["model.quantizer = \"none\": the file declares no matrix ternary".into()]
 }
 
 /// The run that a file is a checkpoint of: `RUN/checkpoints/step-…/model.safetensors`.
@@ -107,10 +127,11 @@ const SHOWN: usize = 3;
 /// The verdict and what it rests on.
 fn overview(report: &Report) -> String {
     let mut text = format!("verdict     {}\n", word(report.verdict));
-    for name in report.because.iter().take(SHOWN) {
-        text.push_str(&format!("            because of {name}\n"));
+    let reasons = reasons(report);
+    for reason in reasons.iter().take(SHOWN) {
+        text.push_str(&format!("            because of {reason}\n"));
     }
-    if let Some(more) = report.because.len().checked_sub(SHOWN + 1) {
+    if let Some(more) = reasons.len().checked_sub(SHOWN + 1) {
         text.push_str(&format!("            and {} more\n", more + 1));
     }
     text.push_str(&format!(
@@ -142,6 +163,10 @@ fn overview(report: &Report) -> String {
                 thousands(*predictions as u64)
             )
         }
+    });
+    text.push_str(match &report.file_sha256 {
+        Some(_) => "checksum    that of the file's bytes\n",
+        None => "checksum    the file carries none: damage to it may go unseen\n",
     });
     text
 }

@@ -69,6 +69,16 @@ fn prepare_from(
     let prepared = prepare(config, base, out, hub, other, &mut |progress| meter.show(progress));
     meter.finish();
     let prepared = prepared?;
+    let of =
+        |role: &'static str| prepared.summary.inputs.iter().filter(move |input| input.role == role);
+    for valid in of("valid") {
+        if let Some(train) = of("train").find(|train| train.sha256 == valid.sha256) {
+            terminal.warn(&format!(
+                "{} validates on text that is trained on: it has the bytes of {}; the validation loss will tell nothing",
+                valid.name, train.name
+            ));
+        }
+    }
     let Side { documents, tokens, characters, .. } = prepared.summary.train();
     terminal.say(&format!(
         "{} {}: {} documents, {} tokens of {:.2} characters, vocabulary {}; {} tokens to validate on",

@@ -13,7 +13,7 @@ use tern_train::plan::Plan;
 
 use super::State;
 use super::charts::{self, Figure};
-use crate::commands::verify::word;
+use crate::commands::verify::{reasons, word};
 use crate::history::{History, find_data};
 use crate::terminal::{bytes, duration, thousands};
 
@@ -47,6 +47,8 @@ pub(super) struct Page {
     origin: Vec<Fact>,
     sessions: Vec<Session>,
     checkpoints: Vec<Checkpoint>,
+    /// The command that makes the packed model, if there is none and there is something to export.
+    export: Option<String>,
     config: Option<String>,
     program: String,
 }
@@ -146,6 +148,8 @@ impl Page {
             origin: origin(history, summary.as_ref()),
             sessions: sessions(history),
             checkpoints: checkpoints(history),
+            export: (!history.checkpoints.is_empty() && !history.directory.model().exists())
+                .then(|| format!("tern export {}", history.directory.path().display())),
             config: history.config.as_ref().map(|config| config.to_toml()),
             program: format!("tern {} (commit {})", env!("CARGO_PKG_VERSION"), env!("TERN_COMMIT")),
         })
@@ -154,6 +158,12 @@ impl Page {
     /// What the verifier called the packed model, if there is one that can be read.
     pub(super) fn verdict(&self) -> Option<Verdict> {
         self.verification.as_ref()?.verdict
+    }
+
+    /// Why the packed model could not be read, if it is there and could not.
+    pub(super) fn unreadable(&self) -> Option<&str> {
+        let verification = self.verification.as_ref().filter(|found| found.verdict.is_none())?;
+        verification.because.first().map(String::as_str)
     }
 
     /// The HTML. Everything that comes from the run is escaped; only our own SVG is not.
@@ -268,7 +278,7 @@ fn verification(history: &History) -> Option<Verification> {
         verdict: Some(report.verdict),
         word: word(report.verdict).replace('_', " "),
         passes: report.passes(),
-        because: report.because,
+        because: reasons(&report),
         facts,
     })
 }
