@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use tern_datasets::config::TokenizerKind;
 use tern_datasets::tokenizer_training::train_tokenizer;
-use tern_format::config::{ActivationQuantizer, Architecture, ModelConfig, Quantizer};
+use tern_format::config::{ActivationQuantizer, Architecture, LinearShape, ModelConfig, Quantizer};
 use tern_format::packed::{FloatType, Metadata, PackedModel};
 use tern_infer::Model;
 use tern_kernels::pool::Pool;
@@ -136,7 +136,7 @@ fn trits_scales_and_integer_products_are_equal_to_the_bit() {
     let device = Device::flex();
     let weights = export(&model);
     let x: Vec<f32> = (0..3 * 172).map(|i| ((i * 37 % 101) as f32 - 50.0) / 17.0).collect();
-    for (part, d_output, d_input) in config.block_linears() {
+    for LinearShape { name: part, d_output, d_input, .. } in config.block_linears() {
         let name = format!("model.layers.1.{part}.weight");
         let (shape, latent) = &weights[&name];
         let tern_format::packed::Tensor::Ternary(stored) = &packed.tensors[&name] else {

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub(crate) mod bench;
 pub(crate) mod completions;
 #[cfg(feature = "train")]
 pub(crate) mod config;
@@ -8,6 +9,7 @@ pub(crate) mod devices;
 #[cfg(feature = "train")]
 pub(crate) mod export;
 pub(crate) mod generate;
+pub(crate) mod import;
 pub(crate) mod man;
 #[cfg(feature = "train")]
 pub(crate) mod plot;

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use commands::{completions, data, devices, generate, man, verify};
+use commands::{bench, completions, data, devices, generate, import, man, verify};
 #[cfg(feature = "train")]
 use commands::{config, export, plot, quickstart, report, sweep, train};
 use terminal::Terminal;
@@ -92,6 +92,8 @@ enum Command {
     Plot(plot::Arguments),
     Verify(verify::Arguments),
     Generate(generate::Arguments),
+    Bench(bench::Arguments),
+    Import(import::Arguments),
     Devices(devices::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
@@ -153,6 +155,8 @@ fn run(command: &Command, terminal: &Terminal) -> anyhow::Result<Ending> {
         Command::Plot(arguments) => plot::run(arguments, terminal),
         Command::Verify(arguments) => verify::run(arguments, terminal),
         Command::Generate(arguments) => generate::run(arguments, terminal),
+        Command::Bench(arguments) => bench::run(arguments, terminal),
+        Command::Import(arguments) => import::run(arguments, terminal),
         Command::Devices(arguments) => devices::run(arguments, terminal),
         Command::Completions(arguments) => completions::run(arguments, terminal),
         Command::Man(arguments) => man::run(arguments, terminal),

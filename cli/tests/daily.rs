@@ -29,7 +29,7 @@ fn keys_are_explained_and_the_schema_is_that_of_the_file() {
         "train.steps = 1000\n",
         "data.seq_len  (required)\n",
         "whole number; 1 to 65,536; unit: windows\n",
-        "model.quantizer = \"b158\" (bitlm), \"none\" (llama)\n",
+        "model.quantizer = \"b158\" (bitlm, bitgpt, bitnet, tern), \"seed1\" (gpt2), \"none\" (llama)\n",
         "\"cosine\"    Warm-up",
     ] {
         assert!(all.contains(words), "{words}: {all}");
@@ -270,6 +270,7 @@ fn every_command_prints_one_object_under_json() {
         "export run",
         "verify run",
         "generate run",
+        "bench run --prompt-tokens 8 --decode-tokens 4 --repetitions 1",
         "report run",
         "plot run",
         "quickstart --steps 1",
@@ -288,6 +289,35 @@ fn every_command_prints_one_object_under_json() {
         let value = json(&String::from_utf8(output.stdout).unwrap());
         assert!(value.is_object(), "{command}: {value}");
     }
+}
+
+#[test]
+fn a_model_of_transformers_is_imported_measured_and_read() {
+    let place = Workplace::new();
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/bitnet_hf_packed");
+    fs::create_dir(place.path("theirs")).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(format!("{golden}/{name}"), place.path(&format!("theirs/{name}"))).unwrap();
+    }
+    let import = ["import", "theirs", "--out", "ours.safetensors"];
+    assert!(place.failed(&import).contains("theirs: holds no tokenizer.json"));
+    let prepare = ["data", "prepare", "run.toml", "--out", "text", "data.tokenizer.vocab_size=290"];
+    place.done(&prepare);
+    fs::copy(place.path("text/tokenizer.json"), place.path("theirs/tokenizer.json")).unwrap();
+    let said = place.done(&import);
+    assert!(said.contains("ours.safetensors") && said.contains("of them ternary"), "{said}");
+    assert!(place.failed(&import).contains("--replace"));
+    let report = json(&place.done(&["--json", "bench", "ours.safetensors", "--threads", "2"]));
+    assert_eq!((&report["threads"], &report["prompt_tokens"]), (&2.into(), &64.into()));
+    assert!(report["decode_tokens_per_second"].as_f64().unwrap() > 0.0, "{report}");
+    let verify = ["verify", "ours.safetensors", "--allow-unchecked-loss"];
+    assert!(place.done(&verify).contains("packed"));
+    let message =
+        place.failed(&["train", "run.toml", "--out", "other", "model.architecture=bitnet"]);
+    assert!(
+        message.contains("model.sub_norm must be false in a model that is trained"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -106,6 +106,8 @@ fn every_command_has_help_with_an_example() {
         &["plot"],
         &["verify"],
         &["generate"],
+        &["bench"],
+        &["import"],
         &["devices"],
         &["completions"],
         &["man"],

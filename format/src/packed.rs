@@ -76,7 +76,7 @@ impl PackedModel {
 
     /// Parameters of the model; a tied head counts once, a scale is none.
     pub fn parameters(&self) -> u64 {
-        self.tensors.values().map(Tensor::parameters).sum()
+        self.metadata.config.parameters()
     }
 
     /// Parameters that are stored as trits.

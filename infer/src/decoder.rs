@@ -50,6 +50,15 @@ impl Model {
         Self::load(PackedModel::read(path)?)
     }
 
+    /// Reads a packed file, to be computed so.
+    ///
+    /// # Errors
+    ///
+    /// What the file breaks a rule with.
+    pub fn open_with(path: &Path, engine: Engine) -> Result<Self> {
+        Self::with_engine(PackedModel::read(path)?, engine)
+    }
+
     /// Takes over a packed model, with the kernel that this CPU or `TERN_KERNEL` chooses.
     ///
     /// # Errors

@@ -43,7 +43,8 @@ impl Plan {
         let parameters = model.parameters();
         let ternary_parameters = if model.is_ternary() {
             let linears = model.block_linears();
-            let per_block: u64 = linears.iter().map(|(_, o, i)| (o * i) as u64).sum();
+            let per_block: u64 =
+                linears.iter().map(|linear| (linear.d_output * linear.d_input) as u64).sum();
             per_block * model.num_hidden_layers as u64
         } else {
             0

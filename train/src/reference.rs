@@ -230,7 +230,7 @@ mod tests {
         let find = |name: &str| keys().into_iter().find(|key| key.name == name).unwrap();
         assert_eq!(find("train.steps").default, Some(json!(1_000)));
         assert_eq!(find("seed").default, Some(json!(1_337)));
-        assert_eq!(find("model.hidden_size").default, Some(json!(128)));
+        assert_eq!(find("model.hidden_size").defaults["bitlm"], json!(128));
         let quantizer = find("model.quantizer");
         assert_eq!(quantizer.default, None);
         assert_eq!(quantizer.defaults["bitlm"], "b158");

@@ -91,10 +91,19 @@ fn page(key: &Key) -> String {
         (None, true) => format!("{}  (required)\n", key.name),
         (None, false) if key.defaults.is_empty() => format!("{}  (may be left out)\n", key.name),
         (None, false) => {
-            let each = key.defaults.iter();
-            let each: Vec<String> =
-                each.map(|(preset, value)| format!("{} ({preset})", toml(value, key))).collect();
-            format!("{} = {}\n", key.name, each.join(", "))
+            // Presets that agree share a line's place.
+            let mut each: Vec<(String, Vec<&str>)> = Vec::new();
+            for (preset, value) in &key.defaults {
+                let value = toml(value, key);
+                match each.iter_mut().find(|(other, _)| *other == value) {
+                    Some((_, presets)) => presets.push(preset),
+                    None => each.push((value, vec![preset])),
+                }
+            }
+            let each =
+                each.iter().map(|(value, presets)| format!("{value} ({})", presets.join(", ")));
+            let text = format!("{} = {}", key.name, each.collect::<Vec<_>>().join(", "));
+            wrapped(&text, 100).join("\n        ") + "\n"
         }
     };
     for line in wrapped(&key.meaning, 96) {

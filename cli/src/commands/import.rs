@@ -1,0 +1,68 @@
+//! `tern import`
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use tern_infer::import::huggingface;
+
+use crate::Ending;
+use crate::terminal::{Terminal, bytes, thousands};
+
+/// Turn a model of another program into a packed model.
+///
+/// Reads the directories of Hugging Face's transformers, of three kinds: llama (float, or as packed trits), bitnet (packed
+/// with either convention of the scale, or latent weights, which are ternarized once) and gpt2. The directory holds
+/// config.json, the weights (model.safetensors, its shards, or pytorch_model.bin, which is read without executing it) and a
+/// tokenizer. A key of the configuration that would change the model in a way unknown here is refused by name.
+///
+/// An import carries no tokens to check the loss on, so `tern verify` wants --allow-unchecked-loss.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  tern import bitnet-b1.58-2B-4T --out bitnet.safetensors
+  tern import ~/models/SmolLM-135M-Instruct --out smollm.safetensors")]
+pub(crate) struct Arguments {
+    /// The directory.
+    directory: PathBuf,
+    /// Where to write the packed model.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Replace a file that is there.
+    #[arg(long)]
+    replace: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    out: PathBuf,
+    architecture: serde_json::Value,
+    parameters: u64,
+    ternary_parameters: u64,
+    size_bytes: u64,
+}
+
+pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
+    let Arguments { directory, out, replace } = arguments;
+    if out.exists() && !replace {
+        bail!("{}: is there already; --replace overwrites it", out.display());
+    }
+    let model = huggingface(directory)?;
+    model.write(out)?;
+    let report = Report {
+        out: out.clone(),
+        architecture: serde_json::to_value(model.config().architecture)?,
+        parameters: model.parameters(),
+        ternary_parameters: model.ternary_parameters(),
+        size_bytes: std::fs::metadata(out)?.len(),
+    };
+    let text = format!(
+        "{} ({}): {} parameters, {} of them ternary\n",
+        out.display(),
+        bytes(report.size_bytes),
+        thousands(report.parameters),
+        thousands(report.ternary_parameters)
+    );
+    terminal.result(&report, &text)?;
+    terminal.say(&format!("next: tern generate {}", out.display()));
+    Ok(Ending::Done)
+}
