@@ -2,7 +2,7 @@
 //!
 //! Such a file is a ZIP archive: `NAME/data.pkl`, a pickle of the object, and `NAME/data/KEY`, the bytes of each storage. A
 //! pickle is a program that may call anything; here it runs on a machine that knows how to build dictionaries, lists and
-//! tensors, and refuses every other opcode and every name outside a list ([`pickle`]). What was trained in PyTorch keeps its
+//! tensors, and refuses every other opcode and every name outside a list (`pickle.rs`). What was trained in PyTorch keeps its
 //! tensors under `model` or `state_dict` beside other things, and under names that `torch.compile` and wrappers of
 //! parallel training put something before: those are taken off.
 
