@@ -1,6 +1,7 @@
 //! Causal self-attention over the cache, with grouped key/value heads.
 
 use tern_format::config::{ActivationQuantizer, ModelConfig};
+use tern_kernels::pool::PARALLEL;
 use tern_kernels::softmax::softmax;
 use tern_kernels::ternary::Kernel;
 
@@ -8,9 +9,6 @@ use crate::cache::LayerCache;
 use crate::linear::{Activations, Engine, Linear};
 use crate::norm::Norm;
 use crate::rope::Angles;
-
-/// Products below which a second thread costs more than it saves.
-const PARALLEL: usize = 1 << 17;
 
 /// `o_proj(norm(softmax(rope(q) rope(k)^T / sqrt(head_dim)) v))`; query head `h` reads key/value head
 /// `h / (heads / key_value_heads)` (GQA, arXiv:2305.13245). The norm is BitNet's sub-norm (arXiv:2504.12285), where the

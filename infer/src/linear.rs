@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tern_format::config::ActivationQuantizer;
 use tern_format::packed::Tensor;
-use tern_kernels::pool::Pool;
+use tern_kernels::pool::{PARALLEL, Pool};
 use tern_kernels::ternary::Kernel;
 use tern_kernels::ternary_matrix::{T2, TernaryMatrix};
 use tern_kernels::tokens::{FloatTokens, Int8Tokens};
@@ -185,9 +185,6 @@ impl Weights {
         }
     }
 }
-
-/// Products below which a second thread costs more than it saves.
-const PARALLEL: usize = 1 << 17;
 
 /// Tokens that one task takes: a multiple of the four that a kernel's tile takes.
 const TOKENS: usize = 16;

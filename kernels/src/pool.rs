@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
@@ -16,6 +17,9 @@ use crate::shared::Shared;
 
 /// The environment variable that sets how many threads the common pool has.
 pub const VARIABLE: &str = "TERN_THREADS";
+
+/// Multiplications below which a second thread costs more than it saves.
+pub const PARALLEL: usize = 1 << 17;
 
 /// Rounds that a worker spins before it parks: some 50 us.
 const PATIENCE: u32 = 2_000;
@@ -158,6 +162,15 @@ impl Pool {
         }
     }
 
+    /// Calls `task` once with each of `parts` runs of the numbers below `count`, as equal as can be, on all threads.
+    ///
+    /// # Panics
+    ///
+    /// As `task` does.
+    pub(crate) fn run_parts(&self, count: usize, parts: usize, task: impl Fn(Range<usize>) + Sync) {
+        self.run(parts, |part| task(part * count / parts..(part + 1) * count / parts));
+    }
+
     /// Calls `write` once with each chunk of `length` values (the last may be shorter) and its number, on all threads.
     ///
     /// # Panics
@@ -170,10 +183,9 @@ impl Pool {
         write: F,
     ) {
         let (count, len) = (values.len().div_ceil(length), values.len());
-        let tasks = count.min(MOST_TASKS);
         let values = Shared::new(values);
-        self.run(tasks, |task| {
-            for i in task * count / tasks..(task + 1) * count / tasks {
+        self.run_parts(count, count.min(MOST_TASKS), |part| {
+            for i in part {
                 // SAFETY: each chunk belongs to one task.
                 let chunk = unsafe { values.slice(i * length, length.min(len - i * length)) };
                 write(i, chunk);

@@ -6,7 +6,7 @@ use crate::arch::{Arch, Scalar};
 #[cfg(target_arch = "x86_64")]
 use crate::arch::{Avx2, Avx512Vnni, AvxVnni};
 use crate::int8_matrix::Int8Matrix;
-use crate::pool::Pool;
+use crate::pool::{PARALLEL, Pool};
 use crate::shared::Shared;
 use crate::ternary_matrix::{PANEL, TernaryMatrix};
 use crate::tokens::{FloatTokens, GROUP, Int8Tokens, TILES, Tile, tiles};
@@ -23,9 +23,6 @@ const PANELS: usize = 4;
 /// Products that make a task: 10 to 50 us of one core, many times what it costs to hand one out, and little enough
 /// that nobody waits long for the last.
 const TASK: usize = 1 << 22;
-
-/// Products below which a second thread costs more than it saves.
-const PARALLEL: usize = 1 << 17;
 
 /// Arithmetic for the CPU at hand.
 ///
@@ -204,9 +201,9 @@ fn multiply<S: Copy + Default>(
         work.div_ceil(TASK).clamp(4 * pool.threads(), 1 << 12).min(groups)
     };
     let y = Shared::new(y);
-    pool.run(tasks, |task| {
+    pool.run_parts(groups, tasks, |part| {
         let mut sums = [S::default(); TILES[0] * PANELS * PANEL];
-        for group in task * groups / tasks..(task + 1) * groups / tasks {
+        for group in part {
             let panels = group * PANELS..(group * PANELS + PANELS).min(all);
             let (first, width) = (panels.start * PANEL, panels.len() * PANEL);
             let rows = width.min(d_output - first);

@@ -29,6 +29,23 @@ pub(crate) fn tiles(seq: usize) -> impl Iterator<Item = Tile> {
     })
 }
 
+/// Deals the entries of each token into its tile, up to `depth` of them; where a token has fewer the rest is zero.
+fn deal<T: Copy + Default, I: Iterator<Item = T>>(
+    seq: usize,
+    depth: usize,
+    token: impl Fn(usize) -> I,
+) -> Vec<T> {
+    let mut dealt = vec![T::default(); seq * depth];
+    for Tile { first, tokens } in tiles(seq) {
+        let tile = &mut dealt[first * depth..][..tokens * depth];
+        for t in 0..tokens {
+            let places = tile[t..].iter_mut().step_by(tokens);
+            places.zip(token(first + t)).for_each(|(place, entry)| *place = entry);
+        }
+    }
+    dealt
+}
+
 /// Tokens as eight-bit codes, each with a scale: `x ≈ scale * code`.
 #[derive(Clone, Debug)]
 pub struct Int8Tokens {
@@ -80,17 +97,13 @@ impl Int8Tokens {
         assert!(d_input > 0, "tokens of something");
         assert_eq!(Some(codes.len()), scales.len().checked_mul(d_input), "whole tokens");
         let depth = d_input.div_ceil(BLOCK) * (BLOCK / GROUP);
-        let mut groups = vec![[0; GROUP]; scales.len() * depth];
-        for Tile { first, tokens } in tiles(scales.len()) {
-            let tile = &mut groups[first * depth..][..tokens * depth];
-            for t in 0..tokens {
-                let token = &codes[(first + t) * d_input..][..d_input];
-                for (group, codes) in tile[t..].iter_mut().step_by(tokens).zip(token.chunks(GROUP))
-                {
-                    group[..codes.len()].copy_from_slice(codes);
-                }
-            }
-        }
+        let groups = deal(scales.len(), depth, |t| {
+            codes[t * d_input..][..d_input].chunks(GROUP).map(|codes| {
+                let mut group = [0; GROUP];
+                group[..codes.len()].copy_from_slice(codes);
+                group
+            })
+        });
         let sum = |token: &[i8]| token.iter().map(|&code| i32::from(code)).sum();
         let sums = codes.chunks_exact(d_input).map(sum).collect();
         Self { d_input, groups, sums, scales }
@@ -150,16 +163,7 @@ impl FloatTokens {
         assert!(d_input > 0 && x.len().is_multiple_of(d_input), "whole tokens");
         let seq = x.len() / d_input;
         let depth = d_input.next_multiple_of(BLOCK);
-        let mut values = vec![0.0; seq * depth];
-        for Tile { first, tokens } in tiles(seq) {
-            let tile = &mut values[first * depth..][..tokens * depth];
-            for t in 0..tokens {
-                let token = &x[(first + t) * d_input..][..d_input];
-                for (value, x) in tile[t..].iter_mut().step_by(tokens).zip(token) {
-                    *value = *x;
-                }
-            }
-        }
+        let values = deal(seq, depth, |t| x[t * d_input..][..d_input].iter().copied());
         Self { d_input, seq, values }
     }
 

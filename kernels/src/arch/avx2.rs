@@ -9,7 +9,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{AHEAD, Arch, shape};
+use super::{AHEAD, Arch, Shape, group};
 use crate::pages::Line;
 use crate::ternary_matrix::{BLOCK, PANEL};
 use crate::tokens::GROUP;
@@ -65,66 +65,55 @@ impl Arch for Avx2 {
     }
 
     fn ternary_int8(&self, blocks: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]) {
-        let (panels, depth) =
-            shape(blocks.len(), x.len() / tokens * GROUP / BLOCK, tokens, sums.len());
-        assert_eq!(x.len(), depth * BLOCK / GROUP * tokens, "whole blocks");
-        let (blocks, x, sums) = (blocks.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
-        let width = panels * PANEL;
-        // SAFETY: `self` is proof of the instructions. Each call gets the `depth` lines of each of its panels, the groups
-        // of its tokens, and its part of `tokens` rows of `width` sums: the lengths just checked.
+        let shape = Shape::new(blocks, x, BLOCK / GROUP, tokens, sums);
+        // SAFETY: `self` is proof of the instructions. Each part gets the lines of its panels, the entries of its tokens and
+        // its sums, of lengths that `Shape` has checked.
         unsafe {
             match tokens {
-                1 => by_panels!(panels, depth, blocks, sums, [1], |P, blocks, sums| {
-                    int8_tile::<1>(blocks, depth, x, tokens, sums, width)
-                }),
-                _ => by_panels!(panels, depth, blocks, sums, [1], |P, blocks, sums| {
-                    for first in (0..tokens).step_by(2) {
-                        let (x, sums) = (x.add(first), sums.add(first * width));
-                        int8_tile::<2>(blocks, depth, x, tokens, sums, width);
-                    }
-                }),
+                1 => {
+                    walk!(shape, [1], 1, |P, blocks, x, sums| int8_tile::<1>(
+                        blocks, x, sums, shape
+                    ))
+                }
+                _ => {
+                    walk!(shape, [1], 2, |P, blocks, x, sums| int8_tile::<2>(
+                        blocks, x, sums, shape
+                    ))
+                }
             }
         }
     }
 
     fn ternary_f32(&self, blocks: &[Line], x: &[f32], tokens: usize, sums: &mut [f32]) {
-        let (panels, depth) = shape(blocks.len(), x.len() / tokens / BLOCK, tokens, sums.len());
-        assert_eq!(x.len(), depth * BLOCK * tokens, "whole blocks");
-        let (blocks, x, sums) = (blocks.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
-        let width = panels * PANEL;
-        // SAFETY: as in `ternary_int8`, with `tokens` floats for each input.
+        let shape = Shape::new(blocks, x, BLOCK, tokens, sums);
+        // SAFETY: as in `ternary_int8`.
         unsafe {
             match tokens {
-                1 => by_panels!(panels, depth, blocks, sums, [4, 1], |P, blocks, sums| {
-                    f32_tile::<1, P>(blocks, depth, x, tokens, sums, width)
-                }),
-                _ => by_panels!(panels, depth, blocks, sums, [1], |P, blocks, sums| {
-                    for first in (0..tokens).step_by(4) {
-                        let (x, sums) = (x.add(first), sums.add(first * width));
-                        f32_tile::<4, P>(blocks, depth, x, tokens, sums, width);
-                    }
-                }),
+                1 => {
+                    walk!(shape, [4, 1], 1, |P, blocks, x, sums| f32_tile::<1, P>(
+                        blocks, x, sums, shape
+                    ))
+                }
+                _ => {
+                    walk!(shape, [1], 4, |P, blocks, x, sums| f32_tile::<4, P>(
+                        blocks, x, sums, shape
+                    ))
+                }
             }
         }
     }
 
     fn int8_rows(&self, lines: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]) {
-        let (panels, depth) = shape(lines.len(), x.len() / tokens, tokens, sums.len());
-        assert_eq!(x.len(), depth * tokens, "whole groups");
-        let (lines, x, sums) = (lines.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
-        let width = panels * PANEL;
-        // SAFETY: as in `ternary_int8`, with a line for each four inputs.
+        let shape = Shape::new(lines, x, 1, tokens, sums);
+        // SAFETY: as in `ternary_int8`.
         unsafe {
             match tokens {
-                1 => by_panels!(panels, depth, lines, sums, [1], |P, lines, sums| {
-                    rows_tile::<1>(lines, depth, x, tokens, sums, width)
-                }),
-                _ => by_panels!(panels, depth, lines, sums, [1], |P, lines, sums| {
-                    for first in (0..tokens).step_by(2) {
-                        let (x, sums) = (x.add(first), sums.add(first * width));
-                        rows_tile::<2>(lines, depth, x, tokens, sums, width);
-                    }
-                }),
+                1 => {
+                    walk!(shape, [1], 1, |P, lines, x, sums| rows_tile::<1>(lines, x, sums, shape))
+                }
+                _ => {
+                    walk!(shape, [1], 2, |P, lines, x, sums| rows_tile::<2>(lines, x, sums, shape))
+                }
             }
         }
     }
@@ -271,12 +260,11 @@ const WIDEN: usize = 15;
 #[target_feature(enable = "avx2,fma")]
 unsafe fn int8_tile<const T: usize>(
     blocks: *const Line,
-    depth: usize,
     x: *const [i8; GROUP],
-    tokens: usize,
     sums: *mut i32,
-    width: usize,
+    shape: Shape,
 ) {
+    let Shape { depth, tokens, width, .. } = shape;
     let mask = _mm256_set1_epi8(3);
     let ones = _mm256_set1_epi16(1);
     let mut acc = [[_mm256_setzero_si256(); 2]; T];
@@ -295,9 +283,7 @@ unsafe fn int8_tile<const T: usize>(
                     packed = _mm256_srli_epi16::<2>(packed);
                     for (t, narrow) in narrow.iter_mut().enumerate() {
                         // SAFETY: group `4 k + i` of token `t`.
-                        let group = unsafe {
-                            x.add((4 * k + i) * tokens + t).cast::<i32>().read_unaligned()
-                        };
+                        let group = unsafe { group(x, (4 * k + i) * tokens + t) };
                         let products = _mm256_maddubs_epi16(codes, _mm256_set1_epi32(group));
                         narrow[half] = _mm256_add_epi16(narrow[half], products);
                     }
@@ -308,11 +294,9 @@ unsafe fn int8_tile<const T: usize>(
             *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(*narrow, ones));
         }
     }
-    for (t, acc) in acc.into_iter().enumerate() {
-        for (half, acc) in acc.into_iter().enumerate() {
-            // SAFETY: eight of the 16 sums of row `t`.
-            unsafe { _mm256_storeu_si256(sums.add(t * width + 8 * half).cast(), acc) };
-        }
+    for (t, acc) in acc.iter().enumerate() {
+        // SAFETY: the sums of token `t`.
+        unsafe { store(acc, sums.add(t * width)) };
     }
 }
 
@@ -327,12 +311,11 @@ unsafe fn int8_tile<const T: usize>(
 #[target_feature(enable = "avx2,fma")]
 unsafe fn f32_tile<const T: usize, const P: usize>(
     blocks: *const Line,
-    depth: usize,
     x: *const f32,
-    tokens: usize,
     sums: *mut f32,
-    width: usize,
+    shape: Shape,
 ) {
+    let Shape { depth, tokens, width, .. } = shape;
     let trits = _mm256_setr_ps(-1.0, 0.0, 1.0, 2.0, -1.0, 0.0, 1.0, 2.0);
     let mut acc = [[[_mm256_setzero_ps(); 2]; P]; T];
     for k in 0..depth {
@@ -382,12 +365,11 @@ unsafe fn f32_tile<const T: usize, const P: usize>(
 #[target_feature(enable = "avx2,fma")]
 unsafe fn rows_tile<const T: usize>(
     lines: *const Line,
-    depth: usize,
     x: *const [i8; GROUP],
-    tokens: usize,
     sums: *mut i32,
-    width: usize,
+    shape: Shape,
 ) {
+    let Shape { depth, tokens, width, .. } = shape;
     // Four quarters of four rows, two partial sums for each row.
     let mut acc = [[_mm256_setzero_si256(); 4]; T];
     for k in 0..depth {
@@ -399,19 +381,31 @@ unsafe fn rows_tile<const T: usize>(
         }
         for (t, acc) in acc.iter_mut().enumerate() {
             // SAFETY: group `k` of token `t`.
-            let group = unsafe { x.add(k * tokens + t).cast::<i32>().read_unaligned() };
+            let group = unsafe { group(x, k * tokens + t) };
             let group = _mm256_cvtepi8_epi16(_mm_set1_epi32(group));
             for (acc, &bytes) in acc.iter_mut().zip(&bytes) {
                 *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(bytes, group));
             }
         }
     }
-    for (t, [a, b, c, d]) in acc.into_iter().enumerate() {
-        for (half, (a, b)) in [(a, b), (c, d)].into_iter().enumerate() {
-            // Rows 0 1 4 5 | 2 3 6 7 after the sums of pairs.
-            let sum = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(a, b));
-            // SAFETY: eight of the 16 sums of row `t`.
-            unsafe { _mm256_storeu_si256(sums.add(t * width + 8 * half).cast(), sum) };
-        }
+    for (t, &[a, b, c, d]) in acc.iter().enumerate() {
+        // Rows 0 1 4 5 | 2 3 6 7 after the sums of pairs.
+        let in_order = |a, b| _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(a, b));
+        // SAFETY: the sums of token `t`.
+        unsafe { store(&[in_order(a, b), in_order(c, d)], sums.add(t * width)) };
+    }
+}
+
+/// Writes neighbouring sums of one token.
+///
+/// # Safety
+///
+/// `sums` leads to eight for each vector.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn store(vectors: &[__m256i], sums: *mut i32) {
+    for (i, &vector) in vectors.iter().enumerate() {
+        // SAFETY: sums `8 i` to `8 i + 7`; the store needs no alignment.
+        unsafe { _mm256_storeu_si256(sums.add(8 * i).cast(), vector) };
     }
 }

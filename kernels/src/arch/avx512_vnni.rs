@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::avx2::Avx2;
-use super::{AHEAD, Arch, shape};
+use super::{AHEAD, Arch, Shape, group};
 use crate::pages::Line;
 use crate::ternary_matrix::{BLOCK, PANEL};
 use crate::tokens::GROUP;
@@ -31,69 +31,74 @@ impl Arch for Avx512Vnni {
     }
 
     fn ternary_int8(&self, blocks: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]) {
-        let (panels, depth) =
-            shape(blocks.len(), x.len() / tokens * GROUP / BLOCK, tokens, sums.len());
-        assert_eq!(x.len(), depth * BLOCK / GROUP * tokens, "whole blocks");
-        let (blocks, x, sums) = (blocks.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
-        let width = panels * PANEL;
-        // SAFETY: `self` is proof of the instructions. Each call gets the `depth` lines of each of its panels, `tokens`
-        // groups for each four inputs, and its part of `tokens` rows of `width` sums: the lengths just checked.
+        let shape = Shape::new(blocks, x, BLOCK / GROUP, tokens, sums);
+        // SAFETY: `self` is proof of the instructions. Each part gets the lines of its panels, the entries of its tokens and
+        // its sums, of lengths that `Shape` has checked.
         unsafe {
             match tokens {
-                1 => by_panels!(panels, depth, blocks, sums, [4, 1], |P, blocks, sums| {
-                    int8_vector::<P>(blocks, depth, x, sums)
-                }),
-                4 => by_panels!(panels, depth, blocks, sums, [2, 1], |P, blocks, sums| {
-                    int8_tile::<4, P>(blocks, depth, x, sums, width)
-                }),
-                12 => by_panels!(panels, depth, blocks, sums, [2, 1], |P, blocks, sums| {
-                    int8_tile::<12, P>(blocks, depth, x, sums, width)
-                }),
-                _ => unreachable!("there are no other tiles"),
+                1 => {
+                    walk!(shape, [4, 1], 1, |P, blocks, x, sums| int8_vector::<P>(
+                        blocks, x, sums, shape
+                    ))
+                }
+                4 => {
+                    walk!(shape, [2, 1], 4, |P, blocks, x, sums| int8_tile::<4, P>(
+                        blocks, x, sums, shape
+                    ))
+                }
+                _ => {
+                    walk!(shape, [2, 1], 12, |P, blocks, x, sums| int8_tile::<12, P>(
+                        blocks, x, sums, shape
+                    ))
+                }
             }
         }
     }
 
     fn ternary_f32(&self, blocks: &[Line], x: &[f32], tokens: usize, sums: &mut [f32]) {
-        let (panels, depth) = shape(blocks.len(), x.len() / tokens / BLOCK, tokens, sums.len());
-        assert_eq!(x.len(), depth * BLOCK * tokens, "whole blocks");
-        let (blocks, x, sums) = (blocks.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
-        let width = panels * PANEL;
-        // SAFETY: as in `ternary_int8`, with `tokens` floats for each input.
+        let shape = Shape::new(blocks, x, BLOCK, tokens, sums);
+        // SAFETY: as in `ternary_int8`.
         unsafe {
             match tokens {
-                1 => by_panels!(panels, depth, blocks, sums, [4, 1], |P, blocks, sums| {
-                    f32_tile::<1, P>(blocks, depth, x, sums, width)
-                }),
-                4 => by_panels!(panels, depth, blocks, sums, [2, 1], |P, blocks, sums| {
-                    f32_tile::<4, P>(blocks, depth, x, sums, width)
-                }),
-                12 => by_panels!(panels, depth, blocks, sums, [1], |P, blocks, sums| {
-                    f32_tile::<12, P>(blocks, depth, x, sums, width)
-                }),
-                _ => unreachable!("there are no other tiles"),
+                1 => {
+                    walk!(shape, [4, 1], 1, |P, blocks, x, sums| f32_tile::<1, P>(
+                        blocks, x, sums, shape
+                    ))
+                }
+                4 => {
+                    walk!(shape, [2, 1], 4, |P, blocks, x, sums| f32_tile::<4, P>(
+                        blocks, x, sums, shape
+                    ))
+                }
+                _ => {
+                    walk!(shape, [1], 12, |P, blocks, x, sums| f32_tile::<12, P>(
+                        blocks, x, sums, shape
+                    ))
+                }
             }
         }
     }
 
     fn int8_rows(&self, lines: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]) {
-        let (panels, depth) = shape(lines.len(), x.len() / tokens, tokens, sums.len());
-        assert_eq!(x.len(), depth * tokens, "whole groups");
-        let (lines, x, sums) = (lines.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
-        let width = panels * PANEL;
-        // SAFETY: as in `ternary_int8`, with a line for each four inputs.
+        let shape = Shape::new(lines, x, 1, tokens, sums);
+        // SAFETY: as in `ternary_int8`.
         unsafe {
             match tokens {
-                1 => by_panels!(panels, depth, lines, sums, [4, 1], |P, lines, sums| {
-                    rows_tile::<1, P>(lines, depth, x, sums, width)
-                }),
-                4 => by_panels!(panels, depth, lines, sums, [2, 1], |P, lines, sums| {
-                    rows_tile::<4, P>(lines, depth, x, sums, width)
-                }),
-                12 => by_panels!(panels, depth, lines, sums, [2, 1], |P, lines, sums| {
-                    rows_tile::<12, P>(lines, depth, x, sums, width)
-                }),
-                _ => unreachable!("there are no other tiles"),
+                1 => {
+                    walk!(shape, [4, 1], 1, |P, lines, x, sums| rows_tile::<1, P>(
+                        lines, x, sums, shape
+                    ))
+                }
+                4 => {
+                    walk!(shape, [2, 1], 4, |P, lines, x, sums| rows_tile::<4, P>(
+                        lines, x, sums, shape
+                    ))
+                }
+                _ => {
+                    walk!(shape, [2, 1], 12, |P, lines, x, sums| rows_tile::<12, P>(
+                        lines, x, sums, shape
+                    ))
+                }
             }
         }
     }
@@ -117,17 +122,18 @@ impl Arch for Avx512Vnni {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn int8_vector<const P: usize>(
     blocks: *const Line,
-    depth: usize,
     x: *const [i8; GROUP],
     sums: *mut i32,
+    shape: Shape,
 ) {
+    let Shape { depth, .. } = shape;
     let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|mask| _mm512_set1_epi8(mask as i8));
     let mut acc = [[_mm512_setzero_si512(); 4]; P];
     for k in 0..depth {
         let mut groups = [_mm512_setzero_si512(); 4];
-        for (i, group) in groups.iter_mut().enumerate() {
+        for (i, place) in groups.iter_mut().enumerate() {
             // SAFETY: group `4 k + i` of `4 * depth`.
-            *group = _mm512_set1_epi32(unsafe { x.add(4 * k + i).cast::<i32>().read_unaligned() });
+            *place = _mm512_set1_epi32(unsafe { group(x, 4 * k + i) });
         }
         for (p, acc) in acc.iter_mut().enumerate() {
             // SAFETY: line `p * depth + k` of `P * depth`; a line is aligned. A prefetch may lead anywhere.
@@ -141,12 +147,14 @@ unsafe fn int8_vector<const P: usize>(
             }
         }
     }
-    for (p, [a, b, c, d]) in acc.into_iter().enumerate() {
+    let mut rows = [_mm512_setzero_si512(); P];
+    for (row, [a, b, c, d]) in rows.iter_mut().zip(acc) {
         let low = _mm512_add_epi32(a, _mm512_srai_epi32::<2>(b));
         let high = _mm512_add_epi32(_mm512_srai_epi32::<4>(c), _mm512_srai_epi32::<6>(d));
-        // SAFETY: sums `16 p` to `16 p + 15` of `16 P`.
-        unsafe { _mm512_storeu_si512(sums.add(PANEL * p).cast(), _mm512_add_epi32(low, high)) };
+        *row = _mm512_add_epi32(low, high);
     }
+    // SAFETY: the `16 P` sums.
+    unsafe { store(&rows, sums) };
 }
 
 /// `T` tokens and `P` panels: codes are unpacked once for all tokens.
@@ -158,11 +166,11 @@ unsafe fn int8_vector<const P: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn int8_tile<const T: usize, const P: usize>(
     blocks: *const Line,
-    depth: usize,
     x: *const [i8; GROUP],
     sums: *mut i32,
-    width: usize,
+    shape: Shape,
 ) {
+    let Shape { depth, width, .. } = shape;
     let mask = _mm512_set1_epi8(3);
     let mut acc = [[_mm512_setzero_si512(); P]; T];
     for k in 0..depth {
@@ -179,7 +187,7 @@ unsafe fn int8_tile<const T: usize, const P: usize>(
             }
             for (t, acc) in acc.iter_mut().enumerate() {
                 // SAFETY: group `(4 k + i) * T + t` of `4 * depth * T`.
-                let group = unsafe { x.add((4 * k + i) * T + t).cast::<i32>().read_unaligned() };
+                let group = unsafe { group(x, (4 * k + i) * T + t) };
                 let group = _mm512_set1_epi32(group);
                 for (acc, &codes) in acc.iter_mut().zip(&codes) {
                     *acc = _mm512_dpbusd_epi32(*acc, codes, group);
@@ -187,11 +195,9 @@ unsafe fn int8_tile<const T: usize, const P: usize>(
             }
         }
     }
-    for (t, acc) in acc.into_iter().enumerate() {
-        for (p, acc) in acc.into_iter().enumerate() {
-            // SAFETY: sums `16 p` to `16 p + 15` of row `t`.
-            unsafe { _mm512_storeu_si512(sums.add(t * width + PANEL * p).cast(), acc) };
-        }
+    for (t, acc) in acc.iter().enumerate() {
+        // SAFETY: the sums of token `t`.
+        unsafe { store(acc, sums.add(t * width)) };
     }
 }
 
@@ -204,11 +210,11 @@ unsafe fn int8_tile<const T: usize, const P: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn rows_tile<const T: usize, const P: usize>(
     lines: *const Line,
-    depth: usize,
     x: *const [i8; GROUP],
     sums: *mut i32,
-    width: usize,
+    shape: Shape,
 ) {
+    let Shape { depth, width, .. } = shape;
     let mut acc = [[_mm512_setzero_si512(); P]; T];
     for k in 0..depth {
         let mut bytes = [_mm512_setzero_si512(); P];
@@ -224,18 +230,16 @@ unsafe fn rows_tile<const T: usize, const P: usize>(
         }
         for (t, acc) in acc.iter_mut().enumerate() {
             // SAFETY: group `k * T + t` of `depth * T`.
-            let group = unsafe { x.add(k * T + t).cast::<i32>().read_unaligned() };
+            let group = unsafe { group(x, k * T + t) };
             let group = _mm512_set1_epi32(group);
             for (acc, &bytes) in acc.iter_mut().zip(&bytes) {
                 *acc = _mm512_dpbusd_epi32(*acc, bytes, group);
             }
         }
     }
-    for (t, acc) in acc.into_iter().enumerate() {
-        for (p, acc) in acc.into_iter().enumerate() {
-            // SAFETY: sums `16 p` to `16 p + 15` of row `t`.
-            unsafe { _mm512_storeu_si512(sums.add(t * width + PANEL * p).cast(), acc) };
-        }
+    for (t, acc) in acc.iter().enumerate() {
+        // SAFETY: the sums of token `t`.
+        unsafe { store(acc, sums.add(t * width)) };
     }
 }
 
@@ -249,11 +253,11 @@ unsafe fn rows_tile<const T: usize, const P: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn f32_tile<const T: usize, const P: usize>(
     blocks: *const Line,
-    depth: usize,
     x: *const f32,
     sums: *mut f32,
-    width: usize,
+    shape: Shape,
 ) {
+    let Shape { depth, width, .. } = shape;
     let trits = _mm512_setr_ps(
         -1.0, 0.0, 1.0, 2.0, -1.0, 0.0, 1.0, 2.0, -1.0, 0.0, 1.0, 2.0, -1.0, 0.0, 1.0, 2.0,
     );
@@ -288,5 +292,19 @@ unsafe fn f32_tile<const T: usize, const P: usize>(
             // SAFETY: sums `16 p` to `16 p + 15` of row `t`.
             unsafe { _mm512_storeu_ps(sums.add(t * width + PANEL * p), acc) };
         }
+    }
+}
+
+/// Writes neighbouring sums of one token.
+///
+/// # Safety
+///
+/// `sums` leads to 16 for each vector.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store(vectors: &[__m512i], sums: *mut i32) {
+    for (i, &vector) in vectors.iter().enumerate() {
+        // SAFETY: sums `16 i` to `16 i + 15`; the store needs no alignment.
+        unsafe { _mm512_storeu_si512(sums.add(PANEL * i).cast(), vector) };
     }
 }

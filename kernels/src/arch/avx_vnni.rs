@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::Avx2;
-use super::{AHEAD, Arch, shape};
+use super::avx2::{Avx2, store};
+use super::{AHEAD, Arch, Shape, group};
 use crate::pages::Line;
 use crate::ternary_matrix::{BLOCK, PANEL};
 use crate::tokens::GROUP;
@@ -27,25 +27,19 @@ impl Arch for AvxVnni {
     }
 
     fn ternary_int8(&self, blocks: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]) {
-        let (panels, depth) =
-            shape(blocks.len(), x.len() / tokens * GROUP / BLOCK, tokens, sums.len());
-        assert_eq!(x.len(), depth * BLOCK / GROUP * tokens, "whole blocks");
-        let (blocks, x, sums) = (blocks.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
-        let width = panels * PANEL;
-        // SAFETY: `self` is proof of the instructions. Each call gets the `depth` lines of each of its panels, the groups
-        // of its tokens, and its part of `tokens` rows of `width` sums: the lengths just checked.
+        let shape = Shape::new(blocks, x, BLOCK / GROUP, tokens, sums);
+        // SAFETY: `self` is proof of the instructions. Each part gets the lines of its panels, the entries of its tokens and
+        // its sums, of lengths that `Shape` has checked.
         unsafe {
             match tokens {
-                1 => by_panels!(panels, depth, blocks, sums, [1], |P, blocks, sums| {
-                    int8_vector(blocks, depth, x, sums)
-                }),
-                _ => by_panels!(panels, depth, blocks, sums, [1], |P, blocks, sums| {
-                    // Four tokens by one panel fill the sixteen registers.
-                    for first in (0..tokens).step_by(4) {
-                        let (x, sums) = (x.add(first), sums.add(first * width));
-                        int8_tile::<4>(blocks, depth, x, tokens, sums, width);
-                    }
-                }),
+                1 => {
+                    walk!(shape, [1], 1, |P, blocks, x, sums| int8_vector(blocks, x, sums, shape))
+                }
+                _ => {
+                    walk!(shape, [1], 4, |P, blocks, x, sums| int8_tile::<4>(
+                        blocks, x, sums, shape
+                    ))
+                }
             }
         }
     }
@@ -55,22 +49,20 @@ impl Arch for AvxVnni {
     }
 
     fn int8_rows(&self, lines: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]) {
-        let (panels, depth) = shape(lines.len(), x.len() / tokens, tokens, sums.len());
-        assert_eq!(x.len(), depth * tokens, "whole groups");
-        let (lines, x, sums) = (lines.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
-        let width = panels * PANEL;
-        // SAFETY: as in `ternary_int8`, with a line for each four inputs.
+        let shape = Shape::new(lines, x, 1, tokens, sums);
+        // SAFETY: as in `ternary_int8`.
         unsafe {
             match tokens {
-                1 => by_panels!(panels, depth, lines, sums, [4, 1], |P, lines, sums| {
-                    rows_tile::<1, P>(lines, depth, x, tokens, sums, width)
-                }),
-                _ => by_panels!(panels, depth, lines, sums, [1], |P, lines, sums| {
-                    for first in (0..tokens).step_by(4) {
-                        let (x, sums) = (x.add(first), sums.add(first * width));
-                        rows_tile::<4, P>(lines, depth, x, tokens, sums, width);
-                    }
-                }),
+                1 => {
+                    walk!(shape, [4, 1], 1, |P, lines, x, sums| rows_tile::<1, P>(
+                        lines, x, sums, shape
+                    ))
+                }
+                _ => {
+                    walk!(shape, [1], 4, |P, lines, x, sums| rows_tile::<4, P>(
+                        lines, x, sums, shape
+                    ))
+                }
             }
         }
     }
@@ -91,14 +83,15 @@ impl Arch for AvxVnni {
 /// `blocks` leads to `depth` lines, `x` to `4 * depth` groups, `sums` to 16 sums.
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
-unsafe fn int8_vector(blocks: *const Line, depth: usize, x: *const [i8; GROUP], sums: *mut i32) {
+unsafe fn int8_vector(blocks: *const Line, x: *const [i8; GROUP], sums: *mut i32, shape: Shape) {
+    let Shape { depth, .. } = shape;
     let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|mask| _mm256_set1_epi8(mask as i8));
     let mut acc = [[_mm256_setzero_si256(); 4]; 2];
     for k in 0..depth {
         let mut groups = [_mm256_setzero_si256(); 4];
-        for (i, group) in groups.iter_mut().enumerate() {
+        for (i, place) in groups.iter_mut().enumerate() {
             // SAFETY: group `4 k + i` of `4 * depth`.
-            *group = _mm256_set1_epi32(unsafe { x.add(4 * k + i).cast::<i32>().read_unaligned() });
+            *place = _mm256_set1_epi32(unsafe { group(x, 4 * k + i) });
         }
         for (half, acc) in acc.iter_mut().enumerate() {
             // SAFETY: a half of line `k` of `depth`; a line is aligned. A prefetch may lead anywhere.
@@ -112,12 +105,13 @@ unsafe fn int8_vector(blocks: *const Line, depth: usize, x: *const [i8; GROUP], 
             }
         }
     }
-    for (half, [a, b, c, d]) in acc.into_iter().enumerate() {
+    let sum = |[a, b, c, d]: [__m256i; 4]| {
         let low = _mm256_add_epi32(a, _mm256_srai_epi32::<2>(b));
         let high = _mm256_add_epi32(_mm256_srai_epi32::<4>(c), _mm256_srai_epi32::<6>(d));
-        // SAFETY: eight of 16 sums.
-        unsafe { _mm256_storeu_si256(sums.add(8 * half).cast(), _mm256_add_epi32(low, high)) };
-    }
+        _mm256_add_epi32(low, high)
+    };
+    // SAFETY: the 16 sums.
+    unsafe { store(&[sum(acc[0]), sum(acc[1])], sums) };
 }
 
 /// `T` tokens of a tile of `tokens`, and one panel: codes are unpacked once for all tokens.
@@ -130,12 +124,11 @@ unsafe fn int8_vector(blocks: *const Line, depth: usize, x: *const [i8; GROUP], 
 #[target_feature(enable = "avx2,avxvnni")]
 unsafe fn int8_tile<const T: usize>(
     blocks: *const Line,
-    depth: usize,
     x: *const [i8; GROUP],
-    tokens: usize,
     sums: *mut i32,
-    width: usize,
+    shape: Shape,
 ) {
+    let Shape { depth, tokens, width, .. } = shape;
     let mask = _mm256_set1_epi8(3);
     let mut acc = [[_mm256_setzero_si256(); 2]; T];
     for k in 0..depth {
@@ -152,8 +145,7 @@ unsafe fn int8_tile<const T: usize>(
             }
             for (t, acc) in acc.iter_mut().enumerate() {
                 // SAFETY: group `4 k + i` of token `t`.
-                let group =
-                    unsafe { x.add((4 * k + i) * tokens + t).cast::<i32>().read_unaligned() };
+                let group = unsafe { group(x, (4 * k + i) * tokens + t) };
                 let group = _mm256_set1_epi32(group);
                 for (acc, &codes) in acc.iter_mut().zip(&codes) {
                     *acc = _mm256_dpbusd_avx_epi32(*acc, codes, group);
@@ -161,11 +153,9 @@ unsafe fn int8_tile<const T: usize>(
             }
         }
     }
-    for (t, acc) in acc.into_iter().enumerate() {
-        for (half, acc) in acc.into_iter().enumerate() {
-            // SAFETY: eight of the 16 sums of row `t`.
-            unsafe { _mm256_storeu_si256(sums.add(t * width + 8 * half).cast(), acc) };
-        }
+    for (t, acc) in acc.iter().enumerate() {
+        // SAFETY: the sums of token `t`.
+        unsafe { store(acc, sums.add(t * width)) };
     }
 }
 
@@ -179,12 +169,11 @@ unsafe fn int8_tile<const T: usize>(
 #[target_feature(enable = "avx2,avxvnni")]
 unsafe fn rows_tile<const T: usize, const P: usize>(
     lines: *const Line,
-    depth: usize,
     x: *const [i8; GROUP],
-    tokens: usize,
     sums: *mut i32,
-    width: usize,
+    shape: Shape,
 ) {
+    let Shape { depth, tokens, width, .. } = shape;
     let mut acc = [[[_mm256_setzero_si256(); 2]; P]; T];
     for k in 0..depth {
         for p in 0..P {
@@ -195,17 +184,15 @@ unsafe fn rows_tile<const T: usize, const P: usize>(
                 };
                 for (t, acc) in acc.iter_mut().enumerate() {
                     // SAFETY: group `k` of token `t`.
-                    let group = unsafe { x.add(k * tokens + t).cast::<i32>().read_unaligned() };
+                    let group = unsafe { group(x, k * tokens + t) };
                     let group = _mm256_set1_epi32(group);
                     acc[p][half] = _mm256_dpbusd_avx_epi32(acc[p][half], bytes, group);
                 }
             }
         }
     }
-    for (t, acc) in acc.into_iter().enumerate() {
-        for (part, acc) in acc.into_iter().flatten().enumerate() {
-            // SAFETY: eight of the `16 P` sums of row `t`.
-            unsafe { _mm256_storeu_si256(sums.add(t * width + 8 * part).cast(), acc) };
-        }
+    for (t, acc) in acc.iter().enumerate() {
+        // SAFETY: the sums of token `t`.
+        unsafe { store(acc.as_flattened(), sums.add(t * width)) };
     }
 }

@@ -1,19 +1,24 @@
 //! One file for each instruction set; a value of a type here is proof that the CPU has it.
 
-/// Calls a tile with `P` panels at a time, for each number `P` in turn as often as there are so many left; the last number
-/// is 1. The tile is given where its lines and its sums begin.
+/// Walks a product in parts of `P` panels, for each number `P` in turn as often as there are so many left (the last number
+/// is 1), and by `$tokens` of the tile's tokens. A part is given where its lines, its tokens and its sums begin.
 #[cfg(target_arch = "x86_64")]
-macro_rules! by_panels {
-    ($panels:ident, $depth:ident, $blocks:ident, $sums:ident, [$($number:literal),*],
-     |$p:ident, $lines:ident, $out:ident| $tile:expr) => {{
+macro_rules! walk {
+    ($shape:expr, [$($number:literal),*], $tokens:literal,
+     |$p:ident, $lines:ident, $x:ident, $sums:ident| $part:expr) => {{
+        let Shape { panels, depth, tokens, width } = $shape;
+        let (lines, x, sums) = ($lines.as_ptr(), $x.as_ptr(), $sums.as_mut_ptr());
         let mut panel = 0;
         $(
-            while $panels - panel >= $number {
-                #[allow(dead_code, reason = "a tile of one panel does not ask")]
+            while panels - panel >= $number {
+                #[allow(dead_code, reason = "a part of one panel does not ask")]
                 const $p: usize = $number;
-                let $lines = $blocks.wrapping_add(panel * $depth);
-                let $out = $sums.wrapping_add(panel * PANEL);
-                $tile;
+                for first in (0..tokens).step_by($tokens) {
+                    let $lines = lines.wrapping_add(panel * depth);
+                    let $x = x.wrapping_add(first);
+                    let $sums = sums.wrapping_add(first * width + panel * PANEL);
+                    $part;
+                }
                 panel += $number;
             }
         )*
@@ -31,7 +36,8 @@ mod scalar;
 mod tests;
 
 use crate::pages::Line;
-use crate::tokens::GROUP;
+use crate::ternary_matrix::PANEL;
+use crate::tokens::{GROUP, TILES};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx_vnni::AvxVnni;
@@ -75,10 +81,41 @@ pub(crate) trait Arch: Send + Sync {
     fn weighted_rows(&self, rows: &[f32], weights: &[f32], out: &mut [f32]);
 }
 
-/// Checks the lengths of a ternary product; returns panels and the blocks of each.
-fn shape(lines: usize, blocks: usize, tokens: usize, sums: usize) -> (usize, usize) {
-    use crate::ternary_matrix::PANEL;
-    let panels = sums / (PANEL * tokens);
-    assert!(sums == panels * PANEL * tokens && lines == panels * blocks, "whole panels and tiles");
-    (panels, blocks)
+/// The lengths of a product of whole panels with one tile, checked.
+#[derive(Clone, Copy)]
+struct Shape {
+    panels: usize,
+    /// Lines of a panel.
+    depth: usize,
+    /// Tokens of the tile, so many entries apart in it.
+    tokens: usize,
+    /// Sums of a token.
+    width: usize,
+}
+
+impl Shape {
+    /// The tile has `per_line` entries of each token for a line.
+    fn new<X, S>(lines: &[Line], x: &[X], per_line: usize, tokens: usize, sums: &[S]) -> Self {
+        assert!(TILES.contains(&tokens), "there are no other tiles");
+        let width = sums.len() / tokens;
+        let (panels, depth) = (width / PANEL, x.len() / (per_line * tokens));
+        assert!(
+            sums.len() == panels * PANEL * tokens && lines.len() == panels * depth,
+            "whole panels"
+        );
+        assert_eq!(x.len(), depth * per_line * tokens, "whole lines of the tile");
+        Self { panels, depth, tokens, width }
+    }
+}
+
+/// Four codes of a token as one number, to be the same for all rows.
+///
+/// # Safety
+///
+/// `x` leads to more than `i` groups.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn group(x: *const [i8; GROUP], i: usize) -> i32 {
+    // SAFETY: by the contract above; four codes have the size of the number.
+    unsafe { x.add(i).cast::<i32>().read_unaligned() }
 }

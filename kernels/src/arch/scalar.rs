@@ -1,6 +1,6 @@
 //! The specification: what every other kernel must compute, in one line each.
 
-use super::{Arch, shape};
+use super::{Arch, Shape};
 use crate::pages::Line;
 use crate::ternary_matrix::{BLOCK, PANEL, trit};
 use crate::tokens::GROUP;
@@ -14,9 +14,8 @@ impl Arch for Scalar {
     }
 
     fn ternary_int8(&self, blocks: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]) {
-        let (panels, depth) =
-            shape(blocks.len(), x.len() / tokens * GROUP / BLOCK, tokens, sums.len());
-        for (t, sums) in sums.chunks_exact_mut(panels * PANEL).enumerate() {
+        let Shape { depth, width, .. } = Shape::new(blocks, x, BLOCK / GROUP, tokens, sums);
+        for (t, sums) in sums.chunks_exact_mut(width.max(1)).enumerate() {
             for (r, sum) in sums.iter_mut().enumerate() {
                 let row = &blocks[r / PANEL * depth..][..depth];
                 let product = |i: usize| {
@@ -29,8 +28,8 @@ impl Arch for Scalar {
     }
 
     fn ternary_f32(&self, blocks: &[Line], x: &[f32], tokens: usize, sums: &mut [f32]) {
-        let (panels, depth) = shape(blocks.len(), x.len() / tokens / BLOCK, tokens, sums.len());
-        for (t, sums) in sums.chunks_exact_mut(panels * PANEL).enumerate() {
+        let Shape { depth, width, .. } = Shape::new(blocks, x, BLOCK, tokens, sums);
+        for (t, sums) in sums.chunks_exact_mut(width.max(1)).enumerate() {
             for (r, sum) in sums.iter_mut().enumerate() {
                 let row = &blocks[r / PANEL * depth..][..depth];
                 let product = |i: usize| {
@@ -42,8 +41,8 @@ impl Arch for Scalar {
     }
 
     fn int8_rows(&self, lines: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]) {
-        let (panels, depth) = shape(lines.len(), x.len() / tokens, tokens, sums.len());
-        for (t, sums) in sums.chunks_exact_mut(panels * PANEL).enumerate() {
+        let Shape { depth, width, .. } = Shape::new(lines, x, 1, tokens, sums);
+        for (t, sums) in sums.chunks_exact_mut(width.max(1)).enumerate() {
             for (r, sum) in sums.iter_mut().enumerate() {
                 let row = &lines[r / PANEL * depth..][..depth];
                 let product = |i: usize| {
