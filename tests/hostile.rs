@@ -444,7 +444,7 @@ fn a_large_vocabulary_costs_what_the_file_costs() {
     let embedding = tern_format::packed::FloatTensor::new(
         vec![vocab_size, hidden],
         tern_format::packed::FloatType::F16,
-        vec![0.5; vocab_size * hidden],
+        &vec![0.5; vocab_size * hidden],
     );
     model.tensors.insert(name.into(), tern_format::packed::Tensor::Float(embedding));
     let bytes = model.to_bytes().unwrap();

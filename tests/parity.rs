@@ -157,7 +157,7 @@ fn trits_scales_and_integer_products_are_equal_to_the_bit() {
         for kernel in Kernel::available() {
             // Without the scale of the weights: the order of the two differs, and so the last bit.
             let part = T2 { bytes: &stored.bytes, d_output, scale: 1.0 };
-            let w = TernaryMatrix::stack(&[part], d_input);
+            let w = TernaryMatrix::stack(&Pool::new(1), &[part], d_input);
             let mut exact = vec![0.0; 3 * d_output];
             let x = Int8Tokens::quantize(x, d_input);
             kernel.ternary_int8(&Pool::common(), &w, &x, &mut exact);

@@ -162,16 +162,6 @@ pub enum Error {
         /// The value found.
         value: f32,
     },
-    /// A value cannot be stored without rounding, so the file would hold another model.
-    #[error("value {index} must be rounded to {dtype} first, is {value}")]
-    NotRounded {
-        /// Its place in the flattened tensor.
-        index: usize,
-        /// The type that it is to be stored as.
-        dtype: &'static str,
-        /// The value found.
-        value: f32,
-    },
     /// A two-bit code that is no trit.
     #[error("row {row}, column {column}: code 3 is no trit")]
     Code {

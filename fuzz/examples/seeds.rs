@@ -87,7 +87,7 @@ fn model(architecture: Architecture, tokenizer: TokenizerSource, full: bool) -> 
                 _ if name.contains("mlp") => FloatType::BF16,
                 _ => FloatType::F16,
             };
-            Tensor::Float(FloatTensor::new(shape, dtype, values))
+            Tensor::Float(FloatTensor::new(shape, dtype, &values))
         };
         (name, tensor)
     });

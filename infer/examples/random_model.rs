@@ -57,14 +57,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             let scale = (shape[1] as f32).sqrt().recip();
             Tensor::Ternary(TernaryTensor::from_trits(&trits, shape[1], scale))
         } else if shape.len() == 1 {
-            Tensor::Float(FloatTensor::new(shape, FloatType::F32, vec![1.0; count]))
+            Tensor::Float(FloatTensor::new(shape, FloatType::F32, &vec![1.0; count]))
         } else {
             // Sums of uniform numbers: near enough to a normal distribution of deviation 0.02.
             let uniform = |random: &mut ChaCha8Rng| random.next_u32() as f32 / 2f32.powi(32) - 0.5;
             let value =
                 |random: &mut ChaCha8Rng| 0.02 * (0..12).map(|_| uniform(random)).sum::<f32>();
-            let values = (0..count).map(|_| value(&mut random)).collect();
-            Tensor::Float(FloatTensor::new(shape, FloatType::F16, values))
+            let values: Vec<f32> = (0..count).map(|_| value(&mut random)).collect();
+            Tensor::Float(FloatTensor::new(shape, FloatType::F16, &&values))
         };
         tensors.insert(name, tensor);
     }

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use tern_format::config::{self, EMBEDDING, HEAD, LinearShape, ModelConfig, POSITIONS, Position};
-use tern_format::packed::{Metadata, PackedModel, Tensor};
+use tern_format::packed::{FloatTensor, Metadata, PackedModel, Tensor};
 use tern_format::safetensors::Dtype;
 use tern_format::tokenizer::Tokenizer;
 use tern_kernels::ternary::Kernel;
@@ -18,7 +17,9 @@ use crate::head::Head;
 use crate::linear::{Engine, Linear};
 use crate::mlp::Mlp;
 use crate::norm::Norm;
+use crate::packed_file;
 use crate::rope::Rope;
+use crate::rows::Rows;
 
 /// Tokens that pass through all blocks together: enough for every tile and thread, few enough that what
 /// lies between the layers stays in the cache.
@@ -30,7 +31,7 @@ pub struct Model {
     metadata: Metadata,
     engine: Engine,
     /// `[vocab_size, hidden]`.
-    embed_tokens: Arc<Vec<f32>>,
+    embed_tokens: Rows,
     /// `[max_position_embeddings, hidden]`, where positions are learned.
     embed_positions: Option<Vec<f32>>,
     layers: Vec<Block>,
@@ -47,7 +48,7 @@ impl Model {
     ///
     /// What the file breaks a rule with, or a kernel that is not to be had.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::load(PackedModel::read(path)?)
+        Self::load(packed_file::open(path)?.0)
     }
 
     /// Reads a packed file, to be computed so.
@@ -56,7 +57,7 @@ impl Model {
     ///
     /// What the file breaks a rule with.
     pub fn open_with(path: &Path, engine: Engine) -> Result<Self> {
-        Self::with_engine(PackedModel::read(path)?, engine)
+        Self::with_engine(packed_file::open(path)?.0, engine)
     }
 
     /// Takes over a packed model, with the kernel that this CPU or `TERN_KERNEL` chooses.
@@ -77,18 +78,18 @@ impl Model {
         packed.validate()?;
         let PackedModel { metadata, tensors } = packed;
         let config = &metadata.config;
-        let mut tensors = Tensors { config, tensors };
-        let embed_tokens = Arc::new(tensors.floats(EMBEDDING)?);
+        let mut tensors = Tensors { config, engine: &engine, tensors };
+        let embed_tokens = Rows::new(tensors.float(EMBEDDING)?, config.hidden_size);
         let learned = config.position == Position::Learned;
         let embed_positions = learned.then(|| tensors.floats(POSITIONS)).transpose()?;
         let layers = (0..config.num_hidden_layers).map(|layer| tensors.block(layer));
         let layers = layers.collect::<Result<_>>()?;
         let norm = tensors.norm("model.norm", config.final_norm)?;
         let lm_head = match config.has_head() {
-            false => Head::float(Arc::clone(&embed_tokens), config.hidden_size),
+            false => Head::float(embed_tokens.clone(), &engine),
             true => match tensors.take(HEAD)? {
-                Tensor::Float(rows) => Head::float(Arc::new(rows.values), config.hidden_size),
-                ternary => Head::ternary(ternary, config),
+                Tensor::Float(rows) => Head::float(Rows::new(rows, config.hidden_size), &engine),
+                ternary => Head::ternary(ternary, config, &engine),
             },
         };
         let rope = (!learned).then(|| Rope::new(config.head_dim, config.rope_theta));
@@ -209,9 +210,9 @@ impl Model {
     fn forward(&self, ids: &[u32], cache: &mut Cache) -> Vec<f32> {
         let hidden = self.config().hidden_size;
         let seen = cache.len();
-        let mut x = Vec::with_capacity(ids.len() * hidden); // [seq, hidden]
-        for &id in ids {
-            x.extend_from_slice(&self.embed_tokens[id as usize * hidden..][..hidden]);
+        let mut x = vec![0.0; ids.len() * hidden]; // [seq, hidden]
+        for (&id, x) in ids.iter().zip(x.chunks_exact_mut(hidden)) {
+            self.embed_tokens.read(id as usize..id as usize + 1, x);
         }
         if let Some(positions) = &self.embed_positions {
             let here = &positions[seen * hidden..(seen + ids.len()) * hidden];
@@ -240,6 +241,7 @@ impl Model {
 /// The tensors of a model that [`PackedModel::validate`] has passed, to be taken out part by part.
 struct Tensors<'a> {
     config: &'a ModelConfig,
+    engine: &'a Engine,
     tensors: BTreeMap<String, Tensor>,
 }
 
@@ -250,14 +252,18 @@ impl Tensors<'_> {
     }
 
     /// A tensor that must be float: `validate` lets nothing but linear layers be ternary.
-    fn floats(&mut self, name: &str) -> Result<Vec<f32>> {
+    fn float(&mut self, name: &str) -> Result<FloatTensor> {
         match self.take(name)? {
-            Tensor::Float(float) => Ok(float.values),
+            Tensor::Float(float) => Ok(float),
             Tensor::Ternary(_) => {
                 let expected = "F32, F16 or BF16";
                 Err(about(name, tern_format::Error::Dtype { expected, found: Dtype::U8 }))
             }
         }
+    }
+
+    fn floats(&mut self, name: &str) -> Result<Vec<f32>> {
+        Ok(self.float(name)?.values())
     }
 
     fn norm(&mut self, name: &str, kind: config::Norm) -> Result<Norm> {
@@ -289,7 +295,7 @@ impl Tensors<'_> {
             }
             d_input = part.d_input;
         }
-        Ok(Linear::new(tensors, d_input, (!bias.is_empty()).then_some(bias)))
+        Ok(Linear::new(self.engine, tensors, d_input, (!bias.is_empty()).then_some(bias)))
     }
 
     fn block(&mut self, layer: usize) -> Result<Block> {
@@ -338,7 +344,7 @@ mod tests {
     use std::sync::Arc;
     use tern_format::config::{ActivationQuantizer, Architecture};
 
-    use tern_format::packed::{FloatTensor, FloatType};
+    use tern_format::packed::FloatType;
     use tern_kernels::pool::Pool;
 
     use super::*;
@@ -407,9 +413,9 @@ mod tests {
             for tensor in projected.tensors.values_mut() {
                 if let Tensor::Ternary(ternary) = tensor {
                     let value = |&trit: &i8| f32::from(trit) * ternary.scales[0];
-                    let values = ternary.trits().unwrap().iter().map(value).collect();
+                    let values: Vec<f32> = ternary.trits().unwrap().iter().map(value).collect();
                     let shape = vec![ternary.d_output, ternary.d_input];
-                    *tensor = Tensor::Float(FloatTensor::new(shape, FloatType::F32, values));
+                    *tensor = Tensor::Float(FloatTensor::new(shape, FloatType::F32, &values));
                 }
             }
             let run = |packed| {

@@ -287,17 +287,18 @@ mod tests {
         for (name, tensor) in &mut packed.tensors {
             let Tensor::Float(float) = tensor else { continue };
             let norm = name.contains("norm");
-            float.values.fill(if norm { 1.0 } else { 0.0 });
+            let mut values = vec![if norm { 1.0 } else { 0.0 }; float.count()];
             for (i, &id) in text.iter().enumerate() {
                 let row = id as usize * hidden;
                 match name.as_str() {
-                    "model.embed_tokens.weight" => float.values[row + i] = 1.0,
+                    "model.embed_tokens.weight" => values[row + i] = 1.0,
                     "lm_head.weight" => {
-                        float.values[row + (i + text.len() - 1) % text.len()] = 1.0;
+                        values[row + (i + text.len() - 1) % text.len()] = 1.0;
                     }
                     _ => {}
                 }
             }
+            float.bytes = float.dtype.encode(&values).into();
         }
         packed
     }

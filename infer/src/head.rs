@@ -1,13 +1,12 @@
 //! The head: the residual stream to logits over the vocabulary.
 
-use std::sync::Arc;
-
 use tern_format::config::{ActivationQuantizer, ModelConfig};
 use tern_format::packed::Tensor;
 use tern_kernels::int8_matrix::Int8Matrix;
 use tern_kernels::tokens::Int8Tokens;
 
-use crate::linear::{Activations, Engine, Linear, dense};
+use crate::linear::{Activations, Engine, Linear};
+use crate::rows::Rows;
 
 /// Weights from which a look at eight-bit codes first is worth it: less than this stays in the cache.
 const LARGE: usize = 1 << 20;
@@ -21,8 +20,7 @@ pub(crate) enum Head {
     /// bytes to read; those are then computed as all are, so the logits are the same to the bit.
     Float {
         /// `[vocab_size, hidden]`; a tied head is the embedding.
-        rows: Arc<Vec<f32>>,
-        hidden: usize,
+        rows: Rows,
         codes: Option<Int8Matrix>,
     },
     /// A layer like those of the blocks.
@@ -33,21 +31,20 @@ impl Head {
     /// # Shapes
     ///
     /// - `rows`: `[vocab_size, hidden]`
-    pub(crate) fn float(rows: Arc<Vec<f32>>, hidden: usize) -> Self {
-        let codes = (rows.len() >= LARGE).then(|| {
-            Int8Matrix::quantize(rows.len() / hidden, hidden, |r, row| {
-                row.copy_from_slice(&rows[r * hidden..][..hidden]);
-            })
+    pub(crate) fn float(rows: Rows, engine: &Engine) -> Self {
+        let (count, hidden) = (rows.count(), rows.width());
+        let codes = (count * hidden >= LARGE).then(|| {
+            Int8Matrix::quantize(&engine.pool, count, hidden, |r, row| rows.read(r..r + 1, row))
         });
-        Self::Float { rows, hidden, codes }
+        Self::Float { rows, codes }
     }
 
     /// # Shapes
     ///
     /// - `rows`: `[vocab_size, hidden]`
-    pub(crate) fn ternary(rows: Tensor, config: &ModelConfig) -> Self {
+    pub(crate) fn ternary(rows: Tensor, config: &ModelConfig, engine: &Engine) -> Self {
         let hidden = config.hidden_size;
-        let linear = Linear::new(vec![(rows, config.vocab_size)], hidden, None);
+        let linear = Linear::new(engine, vec![(rows, config.vocab_size)], hidden, None);
         Self::Ternary { linear, hidden, quantizer: config.activation_quantizer }
     }
 
@@ -55,7 +52,7 @@ impl Head {
     pub(crate) fn size_bytes(&self) -> usize {
         match self {
             Self::Float { codes: Some(codes), .. } => codes.size_bytes(),
-            Self::Float { rows, .. } => size_of_val(rows.as_slice()),
+            Self::Float { rows, .. } => rows.size_bytes(),
             Self::Ternary { linear, .. } => linear.size_bytes(),
         }
     }
@@ -67,9 +64,7 @@ impl Head {
     /// - `x`: `[seq, hidden]`; returns `[seq, vocab_size]`
     pub(crate) fn logits(&self, engine: &Engine, x: &[f32]) -> Vec<f32> {
         match self {
-            Self::Float { rows, hidden, .. } => {
-                dense(engine, rows, rows.len() / hidden, *hidden, x)
-            }
+            Self::Float { rows, .. } => rows.dense(engine, x),
             Self::Ternary { linear, hidden, quantizer } => {
                 linear.forward(engine, &Activations::new(x, *hidden, *quantizer))
             }
@@ -87,22 +82,18 @@ impl Head {
         x: &[f32],
         count: Option<usize>,
     ) -> Vec<(u32, f32)> {
-        let Self::Float { rows, hidden, codes: Some(codes) } = self else {
+        let (Self::Float { rows, codes: Some(codes) }, Some(count), false) =
+            (self, count, x.is_empty())
+        else {
             return (0..).zip(self.logits(engine, x)).collect();
         };
-        let (Some(count), false) = (count, x.is_empty()) else {
-            return (0..).zip(self.logits(engine, x)).collect();
-        };
-        let tokens = Int8Tokens::quantize(x, *hidden);
+        let tokens = Int8Tokens::quantize(x, rows.width());
         let mut approximate = vec![0.0; codes.d_output()];
         engine.kernel.int8_rows(&engine.pool, codes, &tokens, &mut approximate);
         let found = codes.candidates(x, &tokens, &approximate, count);
         let mut logits = vec![0.0; found.len()];
         engine.pool.write_chunks(&mut logits, ROWS, |chunk, logits| {
-            for (&r, logit) in found[chunk * ROWS..].iter().zip(logits) {
-                let row = &rows[r * hidden..][..*hidden];
-                engine.kernel.dense(row, 1, *hidden, x, std::slice::from_mut(logit));
-            }
+            rows.some(engine, &found[chunk * ROWS..], x, logits);
         });
         found.into_iter().map(|r| r as u32).zip(logits).collect()
     }
@@ -115,6 +106,7 @@ const ROWS: usize = 64;
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use tern_format::packed::{FloatTensor, FloatType};
 
     #[test]
     fn the_largest_logits_are_those_of_all_to_the_bit() {
@@ -122,10 +114,13 @@ mod tests {
         let noise =
             |n: usize| ((n.wrapping_mul(2_654_435_761) >> 7) % 2_001) as f32 / 1_000.0 - 1.0;
         let rows: Vec<f32> = (0..vocab_size * hidden).map(noise).collect();
-        let head = Head::float(Arc::new(rows), hidden);
-        assert!(matches!(&head, Head::Float { codes: Some(_), .. }));
         let engine = Engine::detect().unwrap();
-        for token in 0..5 {
+        for (token, float_type) in
+            [FloatType::F32, FloatType::F16, FloatType::BF16].repeat(2).into_iter().enumerate()
+        {
+            let tensor = FloatTensor::new(vec![vocab_size, hidden], float_type, &rows);
+            let head = Head::float(Rows::new(tensor, hidden), &engine);
+            assert!(matches!(&head, Head::Float { codes: Some(_), .. }));
             let x: Vec<f32> = (0..hidden).map(|i| noise(1_000_003 * (token + 1) + i * i)).collect();
             let all = head.logits(&engine, &x);
             let mut order: Vec<u32> = (0..vocab_size as u32).collect();

@@ -215,7 +215,7 @@ fn tensors(
                 let float = float(raw, &source, &shape).map_err(|error| about(file_name, error))?;
                 if weights == Weights::Latent && config.model.is_ternary_matrix(&name) {
                     let (trits, scale) =
-                        ternarize(&float.values, config.model.quantizer.extra_eps());
+                        ternarize(&float.values(), config.model.quantizer.extra_eps());
                     Tensor::Ternary(TernaryTensor::from_trits(&trits, shape[1], scale))
                 } else {
                     Tensor::Float(float)
@@ -276,12 +276,12 @@ fn float(raw: &Raw<'_>, source: &Source, shape: &[usize]) -> tern_format::Result
         let (d_output, d_input) = (shape[0], shape[1]);
         let width = d_output * thirds;
         let value = |n: usize| values[n % d_input * width + first + n / d_input];
-        (0..d_output * d_input).map(value).collect()
+        (0..d_output * d_input).map(value).collect::<Vec<f32>>()
     } else {
         let row = shape.iter().skip(1).product::<usize>();
         values[first * row..][..shape[0] * row].to_vec()
     };
-    Ok(FloatTensor::new(shape.to_vec(), float_type, values))
+    Ok(FloatTensor::new(shape.to_vec(), float_type, &values))
 }
 
 fn tokenizer(directory: &Path) -> Result<TokenizerSource> {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use tern_format::config::ActivationQuantizer;
 use tern_format::packed::Tensor;
-use tern_kernels::pool::{PARALLEL, Pool};
+use tern_kernels::pool::Pool;
 use tern_kernels::ternary::Kernel;
 use tern_kernels::ternary_matrix::{T2, TernaryMatrix};
 use tern_kernels::tokens::{FloatTokens, Int8Tokens};
 
 use crate::error::Result;
+use crate::rows::Rows;
 
 /// What computes: the kernels of this CPU, and the threads they run on.
 #[derive(Clone, Debug)]
@@ -85,10 +86,7 @@ pub struct Linear {
 enum Weights {
     Ternary(TernaryMatrix),
     /// `[d_output, d_input]`. They are never ternarized here: a latent model is a float model, and the verifier says so.
-    Float {
-        w: Vec<f32>,
-        d_output: usize,
-    },
+    Float(Rows),
 }
 
 impl Linear {
@@ -97,28 +95,33 @@ impl Linear {
     /// # Shapes
     ///
     /// - `tensors`: each with its `d_output`, `[d_output, d_input]`; `bias`: of all of them, one after the other
-    pub fn new(tensors: Vec<(Tensor, usize)>, d_input: usize, bias: Option<Vec<f32>>) -> Self {
+    pub fn new(
+        engine: &Engine,
+        tensors: Vec<(Tensor, usize)>,
+        d_input: usize,
+        bias: Option<Vec<f32>>,
+    ) -> Self {
         let d_output = tensors.iter().map(|(_, d_output)| d_output).sum();
         let is_ternary = |tensor: &Tensor| matches!(tensor, Tensor::Ternary(_));
         let mut parts = Vec::new();
-        // Neighbours of a kind are one matrix; in a model that a verifier would accept all are of a kind.
-        for run in tensors.chunk_by(|(a, _), (b, _)| is_ternary(a) == is_ternary(b)) {
-            let (mut ternary, mut w) = (Vec::new(), Vec::new());
+        // Neighbours that are ternary are one matrix; in a model that a verifier would accept all are.
+        for run in tensors.chunk_by(|(a, _), (b, _)| is_ternary(a) && is_ternary(b)) {
+            let mut stacked = Vec::new();
             for (tensor, d_output) in run {
                 match tensor {
-                    Tensor::Ternary(tensor) => ternary.push(T2 {
+                    Tensor::Ternary(tensor) => stacked.push(T2 {
                         bytes: &tensor.bytes,
                         d_output: *d_output,
                         scale: tensor.scales.first().copied().unwrap_or(1.0),
                     }),
-                    Tensor::Float(tensor) => w.extend_from_slice(&tensor.values),
+                    Tensor::Float(rows) => {
+                        parts.push(Weights::Float(Rows::new(rows.clone(), d_input)));
+                    }
                 }
             }
-            parts.push(if ternary.is_empty() {
-                Weights::Float { d_output: w.len() / d_input, w }
-            } else {
-                Weights::Ternary(TernaryMatrix::stack(&ternary, d_input))
-            });
+            if !stacked.is_empty() {
+                parts.push(Weights::Ternary(TernaryMatrix::stack(&engine.pool, &stacked, d_input)));
+            }
         }
         Self { d_output, parts, bias }
     }
@@ -127,7 +130,7 @@ impl Linear {
     pub(crate) fn size_bytes(&self) -> usize {
         let size = |part: &Weights| match part {
             Weights::Ternary(w) => w.size_bytes(),
-            Weights::Float { w, .. } => size_of_val(w.as_slice()),
+            Weights::Float(rows) => rows.size_bytes(),
         };
         self.parts.iter().map(size).sum()
     }
@@ -178,48 +181,8 @@ impl Weights {
                 kernel.ternary_int8(pool, w, x, &mut y);
                 y
             }
-            (Self::Float { w, d_output }, None) => dense(engine, w, *d_output, x.d_input, x.x),
-            (Self::Float { w, d_output }, Some(int8)) => {
-                dense(engine, w, *d_output, x.d_input, &int8.dequantize())
-            }
+            (Self::Float(rows), None) => rows.dense(engine, x.x),
+            (Self::Float(rows), Some(x)) => rows.dense(engine, &x.dequantize()),
         }
     }
-}
-
-/// Tokens that one task takes: a multiple of the four that a kernel's tile takes.
-const TOKENS: usize = 16;
-
-/// Outputs that one task takes.
-const OUTPUTS: usize = 64;
-
-/// A float product, over threads where it is large: float layers and the head. A kernel's sums depend on nothing beside
-/// them, so neither the cut into tasks nor the number of threads changes a bit.
-///
-/// # Shapes
-///
-/// - `w`: `[d_output, d_input]`; `x`: `[seq, d_input]`; returns `[seq, d_output]`
-pub(crate) fn dense(
-    engine: &Engine,
-    w: &[f32],
-    d_output: usize,
-    d_input: usize,
-    x: &[f32],
-) -> Vec<f32> {
-    let Engine { kernel, pool } = engine;
-    let seq = x.len() / d_input;
-    let mut y = vec![0.0; seq * d_output];
-    if seq * d_output * d_input < PARALLEL {
-        kernel.dense(w, d_output, d_input, x, &mut y);
-    } else if seq > 1 {
-        pool.write_chunks(&mut y, TOKENS * d_output, |task, y| {
-            let x = &x[task * TOKENS * d_input..][..y.len() / d_output * d_input];
-            kernel.dense(w, d_output, d_input, x, y);
-        });
-    } else {
-        pool.write_chunks(&mut y, OUTPUTS, |task, y| {
-            let w = &w[task * OUTPUTS * d_input..][..y.len() * d_input];
-            kernel.dense(w, y.len(), d_input, x, y);
-        });
-    }
-    y
 }

@@ -79,8 +79,8 @@ pub(crate) fn packed(config: &ModelConfig, seed: u64) -> PackedModel {
             Tensor::Ternary(TernaryTensor::from_trits(&trits, shape[1], scale))
         } else {
             let (mean, width) = if shape.len() == 1 { (1.0, 0.2) } else { (0.0, 0.3) };
-            let values = (0..count).map(|_| mean + width * noise(&mut random)).collect();
-            Tensor::Float(FloatTensor::new(shape, FloatType::F32, values))
+            let values: Vec<f32> = (0..count).map(|_| mean + width * noise(&mut random)).collect();
+            Tensor::Float(FloatTensor::new(shape, FloatType::F32, &values))
         };
         tensors.insert(name, tensor);
     }
@@ -135,7 +135,7 @@ pub(crate) fn logits(packed: &PackedModel, ids: &[u32]) -> Vec<Vec<f64>> {
 
 fn weights(packed: &PackedModel, name: &str) -> Vec<f64> {
     match &packed.tensors[&format!("{name}.weight")] {
-        Tensor::Float(float) => float.values.iter().map(|&value| f64::from(value)).collect(),
+        Tensor::Float(float) => float.values().iter().map(|&value| f64::from(value)).collect(),
         Tensor::Ternary(ternary) => {
             let scale = f64::from(ternary.scales[0]);
             ternary.trits().unwrap().iter().map(|&trit| f64::from(trit) * scale).collect()

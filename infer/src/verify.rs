@@ -150,8 +150,7 @@ impl Report {
 /// read or does not fit, or a kernel that is not to be had.
 pub fn verify(path: &Path) -> Result<Report> {
     let in_file = |source| tern_format::Error::In { path: path.into(), source: Box::new(source) };
-    let (packed, file_sha256) = PackedModel::read_with_checksum(path)?;
-    let size_bytes = std::fs::metadata(path).map_err(|error| in_file(error.into()))?.len();
+    let (packed, file_sha256, size_bytes) = crate::packed_file::open(path)?;
     let report = verify_model(packed, size_bytes).map_err(|error| match error {
         Error::Format(source) => in_file(source).into(),
         other => other,
@@ -165,7 +164,7 @@ pub fn verify(path: &Path) -> Result<Report> {
 ///
 /// As [`verify`].
 pub fn verify_bytes(bytes: &[u8]) -> Result<Report> {
-    let (packed, file_sha256) = PackedModel::from_bytes_with_checksum(bytes)?;
+    let (packed, file_sha256) = PackedModel::parse(bytes::Bytes::copy_from_slice(bytes))?;
     Ok(Report { file_sha256, ..verify_model(packed, bytes.len() as u64)? })
 }
 

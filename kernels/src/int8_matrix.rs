@@ -8,6 +8,9 @@
 //! is row `r`, and its byte `b` the code of input `4 k + b`, plus 128, which `vpdpbusd` wants unsigned.
 
 use crate::pages::{Line, Pages};
+use crate::pool::Pool;
+use crate::quantize::{absmax, code_of};
+use crate::simd::{LANES, simd};
 use crate::ternary_matrix::PANEL;
 use crate::tokens::{GROUP, Int8Tokens};
 
@@ -40,40 +43,43 @@ pub struct Int8Matrix {
 impl Int8Matrix {
     /// Quantizes rows: `scale = max|w| / 127`, `code = round(w / scale)`.
     ///
-    /// `row` is asked for each row once, in order, and writes its `d_input` values.
+    /// `row` is asked for each row once, on any thread, and writes its `d_input` values.
     ///
     /// # Panics
     ///
     /// If `d_input` is 0 or beyond 2^16, where a sum could pass 32 bits.
     pub fn quantize(
+        pool: &Pool,
         d_output: usize,
         d_input: usize,
-        mut row: impl FnMut(usize, &mut [f32]),
+        row: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Self {
         assert!((1..=1 << 16).contains(&d_input), "sums stay inside 32 bits");
         let depth = d_input.div_ceil(GROUP);
         let mut lines = Pages::new(d_output.div_ceil(PANEL) * depth);
-        let (mut scales, mut norms, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-        let mut values = vec![0.0; d_input];
-        for r in 0..d_output {
-            row(r, &mut values);
-            let most = values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-            let scale = if most > 0.0 { most / 127.0 } else { 1.0 };
-            let panel = &mut lines.lines_mut()[r / PANEL * depth..][..depth];
-            let (mut norm, mut error) = (0.0, 0.0);
-            for (Line(line), values) in panel.iter_mut().zip(values.chunks(GROUP)) {
-                for (byte, &value) in line[4 * (r % PANEL)..].iter_mut().zip(values) {
-                    let code = (value / scale).round_ties_even().clamp(-127.0, 127.0);
-                    *byte = (code as i32 + OFFSET) as u8;
-                    norm += f64::from(value).powi(2);
-                    error += (f64::from(value) - f64::from(code) * f64::from(scale)).powi(2);
+        let mut rows = vec![Row::default(); d_output];
+        let mut panels: Vec<_> =
+            lines.lines_mut().chunks_exact_mut(depth).zip(rows.chunks_mut(PANEL)).collect();
+        pool.write_chunks(&mut panels, 1, |p, panels| {
+            let (mut values, mut codes) = (vec![0.0; d_input], vec![0; d_input]);
+            for (panel, rows) in panels {
+                for (r, facts) in rows.iter_mut().enumerate() {
+                    row(p * PANEL + r, &mut values);
+                    *facts = quantize_row(&values, &mut codes);
+                    for (Line(line), codes) in panel.iter_mut().zip(codes.chunks(GROUP)) {
+                        line[4 * r..][..codes.len()].copy_from_slice(codes);
+                    }
                 }
             }
-            scales.push(scale);
-            norms.push(above(norm.sqrt()));
-            errors.push(above(error.sqrt()));
+        });
+        Self {
+            d_output,
+            d_input,
+            lines,
+            scales: rows.iter().map(|row| row.scale).collect(),
+            norms: rows.iter().map(|row| row.norm).collect(),
+            errors: rows.iter().map(|row| row.error).collect(),
         }
-        Self { d_output, d_input, lines, scales, norms, errors }
     }
 
     /// Rows.
@@ -173,7 +179,39 @@ impl Int8Matrix {
     }
 }
 
+/// What is known of a row beside its codes.
+#[derive(Clone, Copy, Default)]
+struct Row {
+    scale: f32,
+    norm: f32,
+    error: f32,
+}
+
+simd! {
+    /// The bytes of a row's codes.
+    fn quantize_row<'a>(values: &'a [f32], bytes: &'a mut [u8]) -> Row {
+        let most = absmax(values);
+        let scale = if most > 0.0 { most / 127.0 } else { 1.0 };
+        for (byte, &value) in bytes.iter_mut().zip(values) {
+            *byte = (i32::from(code_of(value / scale)) + OFFSET) as u8;
+        }
+        let (mut norm, mut error) = ([0.0; LANES], [0.0; LANES]);
+        for (values, bytes) in values.chunks(LANES).zip(bytes.chunks(LANES)) {
+            let lanes = norm.iter_mut().zip(&mut error);
+            for ((norm, error), (&value, &byte)) in lanes.zip(values.iter().zip(bytes)) {
+                let (value, code) = (f64::from(value), f64::from(i32::from(byte) - OFFSET));
+                let rest = value - code * f64::from(scale);
+                *norm += value * value;
+                *error += rest * rest;
+            }
+        }
+        let length = |lanes: [f64; LANES]| above(lanes.iter().sum::<f64>().sqrt());
+        Row { scale, norm: length(norm), error: length(error) }
+    }
+}
+
 /// The least `f32` that is certainly not below.
+#[inline(always)]
 fn above(value: f64) -> f32 {
     (value as f32).next_up()
 }

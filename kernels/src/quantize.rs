@@ -38,7 +38,7 @@ simd! {
 
 /// The largest magnitude; 0 if `x` is empty, NaN left out.
 #[inline(always)]
-fn absmax(x: &[f32]) -> f32 {
+pub(crate) fn absmax(x: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [0.0f32; LANES];
     let (whole, tail) = x.as_chunks::<LANES>();
@@ -52,7 +52,7 @@ fn absmax(x: &[f32]) -> f32 {
 
 /// Clamps to an eight-bit code and rounds halves to even, in operations that every CPU vectorizes.
 #[inline(always)]
-fn code_of(scaled: f32) -> i8 {
+pub(crate) fn code_of(scaled: f32) -> i8 {
     let zero_if_nan = if scaled.is_nan() { 0.0 } else { scaled };
     (zero_if_nan.clamp(-128.0, 127.0) + ROUND).to_bits() as i8
 }

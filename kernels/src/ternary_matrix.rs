@@ -15,6 +15,7 @@
 //! the rows are left out.
 
 use crate::pages::{Line, Pages};
+use crate::pool::Pool;
 
 /// Rows of a panel.
 pub const PANEL: usize = 16;
@@ -48,7 +49,7 @@ impl TernaryMatrix {
     /// # Panics
     ///
     /// If the bytes do not fit the shapes, or `d_input` is 0 or beyond 2^18, where a sum could pass 32 bits.
-    pub fn stack(parts: &[T2<'_>], d_input: usize) -> Self {
+    pub fn stack(pool: &Pool, parts: &[T2<'_>], d_input: usize) -> Self {
         assert!((1..=1 << 18).contains(&d_input), "sums stay inside 32 bits");
         let row_bytes = d_input.div_ceil(4);
         for part in parts {
@@ -60,16 +61,20 @@ impl TernaryMatrix {
         let scales = parts.iter().flat_map(|part| std::iter::repeat_n(part.scale, part.d_output));
         let depth = d_input.div_ceil(BLOCK);
         let mut blocks = Pages::new(rows.len().div_ceil(PANEL) * depth);
-        for (rows, panel) in rows.chunks(PANEL).zip(blocks.lines_mut().chunks_exact_mut(depth)) {
-            for (r, row) in rows.iter().enumerate() {
-                let (dwords, rest) = row.as_chunks::<4>();
-                let mut last = [0; 4];
-                last[..rest.len()].copy_from_slice(rest);
-                for (Line(line), &dword) in panel.iter_mut().zip(dwords.iter().chain([&last])) {
-                    line[4 * r..4 * r + 4].copy_from_slice(&deal(dword));
+        let mut panels: Vec<_> =
+            rows.chunks(PANEL).zip(blocks.lines_mut().chunks_exact_mut(depth)).collect();
+        pool.write_chunks(&mut panels, 1, |_, panels| {
+            for (rows, panel) in panels {
+                for (r, row) in rows.iter().enumerate() {
+                    let (dwords, rest) = row.as_chunks::<4>();
+                    let mut last = [0; 4];
+                    last[..rest.len()].copy_from_slice(rest);
+                    for (Line(line), &dword) in panel.iter_mut().zip(dwords.iter().chain([&last])) {
+                        line[4 * r..4 * r + 4].copy_from_slice(&deal(dword));
+                    }
                 }
             }
-        }
+        });
         Self { d_output: rows.len(), d_input, blocks, scales: scales.collect() }
     }
 
@@ -133,7 +138,7 @@ mod tests {
                 T2 { bytes: top, d_output: d_output / 2, scale: 2.0 },
                 T2 { bytes: bottom, d_output: d_output - d_output / 2, scale: 3.0 },
             ];
-            let matrix = TernaryMatrix::stack(&parts, d_input);
+            let matrix = TernaryMatrix::stack(&Pool::new(2), &parts, d_input);
             let depth = d_input.div_ceil(BLOCK);
             for r in 0..d_output {
                 let panel = matrix.blocks(r / PANEL..r / PANEL + 1);

@@ -109,7 +109,7 @@ pub fn pack(
                 );
                 return Err(Error::Projection { name, rule });
             }
-            Tensor::Float(FloatTensor::new(shape, dtype, values))
+            Tensor::Float(FloatTensor::new(shape, dtype, &values))
         };
         packed.insert(name, tensor);
     }

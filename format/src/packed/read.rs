@@ -1,9 +1,10 @@
 //! Reading a packed model: first the header against the config that it carries, then the data.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Seek};
+use std::io::{Read as _, Seek as _};
 use std::path::Path;
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::entries::{DATA_SHA256, FILE_SHA256, SENTENCEPIECE};
@@ -22,28 +23,17 @@ impl PackedModel {
     ///
     /// # Errors
     ///
-    /// [`Error::In`] with the path, around what the file system reports or what [`Self::from_bytes`] refuses.
+    /// [`Error::In`] with the path, around what the file system reports or what [`Self::parse`] refuses.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::read_with_checksum(path).map(|(model, _)| model)
-    }
-
-    /// As [`Self::read`]; with the `file_sha256` that the file was held to, if it carries one.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::read`].
-    pub fn read_with_checksum(path: &Path) -> Result<(Self, Option<String>)> {
         let (mut file, size_bytes) = open_regular(path)?;
         let read = || {
             let mut header = Header::read(&mut file, size_bytes)?;
-            let checksums = Checksums::take(&mut header);
-            let metadata = check(&mut header)?;
-            let data = header.read_data(&mut file)?;
-            let model = load(metadata, header.contents(&data)?)?;
-            let mut head = Vec::new();
+            Checksums::take(&mut header);
+            check(&mut header)?;
             file.rewind()?;
-            file.take(size_bytes - data.len() as u64).read_to_end(&mut head)?;
-            Ok((model, checksums.check(&head, &data)?))
+            let mut bytes = Vec::new();
+            file.take(size_bytes).read_to_end(&mut bytes)?;
+            Ok(Self::parse(bytes.into())?.0)
         };
         read().map_err(|error: Error| error.in_file(path))
     }
@@ -54,22 +44,35 @@ impl PackedModel {
     ///
     /// The first thing that breaks a rule, with the tensor or the key and the value found.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        Self::from_bytes_with_checksum(bytes).map(|(model, _)| model)
+        Ok(Self::parse(Bytes::copy_from_slice(bytes))?.0)
     }
 
-    /// As [`Self::from_bytes`]; with the `file_sha256` that the bytes were held to, if they carry one.
+    /// Reads the bytes of a file, and checks every one of them; nothing is copied, so a file that is mapped into memory
+    /// stays there. With the `file_sha256` that the bytes were held to, if they carry one.
     ///
     /// # Errors
     ///
     /// As [`Self::from_bytes`].
-    pub fn from_bytes_with_checksum(bytes: &[u8]) -> Result<(Self, Option<String>)> {
-        let (mut header, data) = Header::split(bytes)?;
+    pub fn parse(bytes: Bytes) -> Result<(Self, Option<String>)> {
+        let (mut header, data) = Header::split(&bytes)?;
         let checksums = Checksums::take(&mut header);
         let metadata = check(&mut header)?;
-        let model = load(metadata, header.contents(data)?)?;
         let head = &bytes[..bytes.len() - data.len()];
-        Ok((model, checksums.check(head, data)?))
+        let contents = header.contents(data)?;
+        // The checksum takes as long as all else.
+        let (model, checksum) =
+            together(|| load(metadata, contents, &bytes), || checksums.check(head, data));
+        Ok((model?, checksum?))
     }
+}
+
+/// Does both, at once where there are threads.
+fn together<A, B: Send>(one: impl FnOnce() -> A, other: impl Fn() -> B + Sync) -> (A, B) {
+    let (one, there) = std::thread::scope(|scope| {
+        let there = std::thread::Builder::new().spawn_scoped(scope, &other);
+        (one(), there.ok().and_then(|thread| thread.join().ok()))
+    });
+    (one, there.unwrap_or_else(other))
 }
 
 /// What a file says of its own bytes.
@@ -86,16 +89,16 @@ impl Checksums {
 
     /// Holds the header with its length, and the data, to the checksums that are there. What breaks a rule by itself has
     /// been named before.
-    fn check(self, head: &[u8], data: &[u8]) -> Result<Option<String>> {
+    fn check(&self, head: &[u8], data: &[u8]) -> Result<Option<String>> {
         let refuse = |key: &str, rule: String| Err(Error::Metadata { key: key.into(), rule });
         let differs = |found: &str, what: &str, expected: &str| {
             let expected = quoted(expected);
             format!("must be {found} for {what}, is {expected}: it was changed or damaged")
         };
-        if let Some(expected) = self.data {
+        if let Some(expected) = &self.data {
             let found = sha256(data);
-            if expected != found {
-                return refuse(DATA_SHA256, differs(&found, "the tensors in the file", &expected));
+            if *expected != found {
+                return refuse(DATA_SHA256, differs(&found, "the tensors in the file", expected));
             }
         }
         let Some(expected) = &self.file else { return Ok(None) };
@@ -116,7 +119,7 @@ impl Checksums {
         if *expected != found {
             return refuse(FILE_SHA256, differs(&found, "this file", expected));
         }
-        Ok(self.file)
+        Ok(self.file.clone())
     }
 }
 
@@ -203,13 +206,13 @@ fn scale(name: &str) -> String {
 }
 
 /// Takes the tensors out of a file whose header [`check`] has passed.
-fn load(mut metadata: Metadata, mut contents: Contents<'_>) -> Result<PackedModel> {
+fn load(mut metadata: Metadata, mut contents: Contents<'_>, file: &Bytes) -> Result<PackedModel> {
     if let Some(view) = contents.tensors.remove(SENTENCEPIECE) {
         metadata.tokenizer = TokenizerSource::SentencePiece(view.bytes.to_vec());
     }
     let mut tensors = BTreeMap::new();
     for (name, shape) in metadata.config.tensors() {
-        let tensor = load_tensor(&mut contents.tensors, &metadata.config, &name, &shape);
+        let tensor = load_tensor(&mut contents.tensors, file, &metadata.config, &name, &shape);
         tensors.insert(name.clone(), tensor.map_err(|error| error.in_tensor(&name))?);
     }
     Ok(PackedModel { metadata, tensors })
@@ -218,22 +221,24 @@ fn load(mut metadata: Metadata, mut contents: Contents<'_>) -> Result<PackedMode
 /// Takes one tensor of the config, and its scale where it is ternary, and checks the values.
 fn load_tensor(
     views: &mut BTreeMap<String, View<'_>>,
+    file: &Bytes,
     config: &ModelConfig,
     name: &str,
     shape: &[usize],
 ) -> Result<Tensor> {
     let view = views.remove(name).ok_or(Error::Missing)?;
+    let bytes = file.slice_ref(view.bytes);
     let tensor = match (FloatType::from_dtype(view.dtype), shape) {
         (None, &[d_output, d_input]) => {
             let name = scale(name);
             let scales = views.remove(&name).ok_or(Error::Missing).and_then(|view| view.floats());
             let scales = scales.map_err(|error| error.in_tensor(&name))?;
-            Tensor::Ternary(TernaryTensor { d_output, d_input, bytes: view.bytes.to_vec(), scales })
+            Tensor::Ternary(TernaryTensor { d_output, d_input, bytes, scales })
         }
         (dtype, _) => {
             let dtype =
                 dtype.ok_or(Error::Dtype { expected: "F32, F16 or BF16", found: view.dtype })?;
-            Tensor::Float(FloatTensor { dtype, values: view.floats()?, shape: view.shape })
+            Tensor::Float(FloatTensor { dtype, bytes, shape: view.shape })
         }
     };
     tensor.check(shape, config.is_ternary_matrix(name))?;

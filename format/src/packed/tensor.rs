@@ -1,9 +1,11 @@
 //! The two kinds of tensor in a packed model.
 
+use bytes::Bytes;
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
-use crate::safetensors::{Data, Dtype};
+use crate::safetensors::Dtype;
 use crate::t2;
 
 /// A tensor, ternary or float.
@@ -23,7 +25,7 @@ pub struct TernaryTensor {
     /// Trits in a row.
     pub d_input: usize,
     /// The rows in the encoding [`t2`].
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// One scale for the whole matrix; a list, because finer granularities come.
     pub scales: Vec<f32>,
 }
@@ -46,8 +48,8 @@ pub struct FloatTensor {
     pub shape: Vec<usize>,
     /// How the values are stored.
     pub dtype: FloatType,
-    /// The values, rounded to `dtype` already: memory and file hold the same model.
-    pub values: Vec<f32>,
+    /// The values, row-major and little-endian: what the file has, and perhaps the file itself.
+    pub bytes: Bytes,
 }
 
 impl TernaryTensor {
@@ -61,7 +63,7 @@ impl TernaryTensor {
     ///
     /// As [`t2::pack`].
     pub fn from_trits(trits: &[i8], d_input: usize, scale: f32) -> Self {
-        let bytes = t2::pack(trits, d_input);
+        let bytes = t2::pack(trits, d_input).into();
         Self { d_output: trits.len() / d_input, d_input, bytes, scales: vec![scale] }
     }
 
@@ -104,12 +106,81 @@ impl FloatType {
         [Self::F32, Self::F16, Self::BF16].into_iter().find(|float| float.dtype() == dtype)
     }
 
-    /// The nearest value of this type, halves to even; infinite past the largest.
-    pub fn round(self, value: f32) -> f32 {
+    /// Bytes of a value.
+    pub fn bytes(self) -> usize {
         match self {
-            Self::F32 => value,
-            Self::F16 => f16::from_f32(value).to_f32(),
-            Self::BF16 => bf16::from_f32(value).to_f32(),
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+        }
+    }
+
+    /// The nearest values of this type, halves to even; infinite past the largest.
+    pub fn encode(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            Self::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+            Self::BF16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
+        }
+    }
+
+    /// The values of some bytes.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many bytes as `values` take.
+    pub fn decode(self, bytes: &[u8], values: &mut [f32]) {
+        assert_eq!(bytes.len(), values.len() * self.bytes(), "as many bytes as the values take");
+        match self {
+            Self::F32 => {
+                let elements = bytes.as_chunks().0;
+                values.iter_mut().zip(elements).for_each(|(v, &b)| *v = f32::from_le_bytes(b));
+            }
+            Self::BF16 => {
+                let elements = bytes.as_chunks().0;
+                let value = |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16);
+                values.iter_mut().zip(elements).for_each(|(v, &b)| *v = value(b));
+            }
+            Self::F16 => {
+                // The processor converts many at a time.
+                let mut halves = [f16::ZERO; 64];
+                for (values, bytes) in values.chunks_mut(64).zip(bytes.chunks(128)) {
+                    let halves = &mut halves[..values.len()];
+                    let elements = bytes.as_chunks().0;
+                    halves.iter_mut().zip(elements).for_each(|(h, &b)| *h = f16::from_le_bytes(b));
+                    halves.convert_to_f32_slice(values);
+                }
+            }
+        }
+    }
+
+    /// The place of the first value that is infinite or none.
+    fn first_not_finite(self, bytes: &[u8]) -> Option<usize> {
+        fn find<const N: usize>(
+            bytes: &[u8],
+            is_finite: impl Fn([u8; N]) -> bool,
+        ) -> Option<usize> {
+            let elements: &[[u8; N]] = bytes.as_chunks().0;
+            // Blocks without one are passed quickly.
+            let mut blocks = elements.chunks(1024).enumerate();
+            let (block, elements) = blocks.find(|(_, block)| {
+                !block.iter().fold(true, |all, &element| all & is_finite(element))
+            })?;
+            let inside = elements.iter().position(|&element| !is_finite(element))?;
+            Some(1024 * block + inside)
+        }
+        // All bits of the exponent set.
+        match self {
+            Self::F32 => find(bytes, |b| u32::from_le_bytes(b) & 0x7f80_0000 != 0x7f80_0000),
+            Self::F16 => find(bytes, |b| u16::from_le_bytes(b) & 0x7c00 != 0x7c00),
+            Self::BF16 => find(bytes, |b| u16::from_le_bytes(b) & 0x7f80 != 0x7f80),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
         }
     }
 }
@@ -118,18 +189,37 @@ impl FloatTensor {
     /// Rounds values to the type that stores them.
     ///
     /// A value past the largest of the type becomes infinite, which the writer refuses by name.
-    pub fn new(shape: Vec<usize>, dtype: FloatType, mut values: Vec<f32>) -> Self {
-        values.iter_mut().for_each(|value| *value = dtype.round(*value));
-        Self { shape, dtype, values }
+    pub fn new(shape: Vec<usize>, dtype: FloatType, values: &[f32]) -> Self {
+        Self { shape, dtype, bytes: dtype.encode(values).into() }
     }
 
-    /// The values as the container takes them.
-    pub(super) fn data(&self) -> Data<'_> {
-        match self.dtype {
-            FloatType::F32 => Data::F32(&self.values),
-            FloatType::F16 => Data::F16(&self.values),
-            FloatType::BF16 => Data::Bf16(&self.values),
+    /// How many values it has.
+    pub fn count(&self) -> usize {
+        self.bytes.len() / self.dtype.bytes()
+    }
+
+    /// The values, row-major.
+    pub fn values(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.count()];
+        self.dtype.decode(&self.bytes, &mut values);
+        values
+    }
+
+    /// Checks that the values fill the shape and are finite.
+    fn check(&self) -> Result<()> {
+        let overflow =
+            || Error::ShapeOverflow { found: self.shape.iter().map(|&n| n as u64).collect() };
+        let count = self.shape.iter().try_fold(1usize, |count, &side| count.checked_mul(side));
+        let expected = count.ok_or_else(overflow)?;
+        if expected.checked_mul(self.dtype.bytes()) != Some(self.bytes.len()) {
+            let (expected, found) = (expected as u64, self.count() as u64);
+            return Err(Error::Count { unit: "values", expected, found });
         }
+        let Some(index) = self.dtype.first_not_finite(&self.bytes) else { return Ok(()) };
+        let mut value = [0.0];
+        let size = self.dtype.bytes();
+        self.dtype.decode(&self.bytes[index * size..][..size], &mut value);
+        Err(Error::NotFinite { index, dtype: self.dtype.name(), value: value[0] })
     }
 }
 
@@ -151,7 +241,7 @@ impl Tensor {
     pub fn parameters(&self) -> u64 {
         match self {
             Self::Ternary(ternary) => ternary.d_output as u64 * ternary.d_input as u64,
-            Self::Float(float) => float.values.len() as u64,
+            Self::Float(float) => float.count() as u64,
         }
     }
 
@@ -161,9 +251,7 @@ impl Tensor {
             Self::Ternary(ternary) => {
                 ternary.bytes.len() as u64 + size_of_val(ternary.scales.as_slice()) as u64
             }
-            Self::Float(float) => {
-                float.values.len() as u64 * (float.dtype.dtype().bitsize() / 8) as u64
-            }
+            Self::Float(float) => float.bytes.len() as u64,
         }
     }
 
@@ -178,7 +266,7 @@ impl Tensor {
         }
         match self {
             Self::Ternary(ternary) => ternary.check(),
-            Self::Float(float) => float.data().check(&float.shape),
+            Self::Float(float) => float.check(),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{PackedModel, Tensor};
 use crate::atomic::write_atomically;
 use crate::checksum::hex;
 use crate::error::Result;
-use crate::safetensors::{Data, Entry, Layout};
+use crate::safetensors::{Data, Dtype, Entry, Layout};
 use crate::t2;
 use crate::tokenizer::TokenizerSource;
 
@@ -49,18 +49,19 @@ impl PackedModel {
         self.validate()?;
         let mut entries = Vec::new();
         if let TokenizerSource::SentencePiece(bytes) = &self.metadata.tokenizer {
-            entries.push(entry(SENTENCEPIECE, vec![bytes.len()], Data::U8(bytes)));
+            entries.push(entry(SENTENCEPIECE, vec![bytes.len()], Data::Bytes(Dtype::U8, bytes)));
         }
         for (name, tensor) in &self.tensors {
             match tensor {
                 Tensor::Ternary(ternary) => {
                     let shape = vec![ternary.d_output, t2::row_bytes(ternary.d_input)];
-                    entries.push(entry(name, shape, Data::U8(&ternary.bytes)));
+                    entries.push(entry(name, shape, Data::Bytes(Dtype::U8, &ternary.bytes)));
                     let (name, scales) = (format!("{name}_scale"), &ternary.scales);
                     entries.push(entry(&name, vec![scales.len()], Data::F32(scales)));
                 }
                 Tensor::Float(float) => {
-                    entries.push(entry(name, float.shape.clone(), float.data()));
+                    let data = Data::Bytes(float.dtype.dtype(), &float.bytes);
+                    entries.push(entry(name, float.shape.clone(), data));
                 }
             }
         }

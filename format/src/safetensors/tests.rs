@@ -59,9 +59,17 @@ fn the_order_of_the_arguments_does_not_show() {
 fn the_crate_safetensors_reads_what_is_written() {
     let bytes: Vec<f32> = vec![1.5, -2.0];
     let entries = vec![
-        Entry { name: "u".into(), shape: vec![3], data: Data::U8(&[1, 2, 3]) },
-        Entry { name: "h".into(), shape: vec![2], data: Data::F16(&bytes) },
-        Entry { name: "b".into(), shape: vec![1, 2], data: Data::Bf16(&bytes) },
+        Entry { name: "u".into(), shape: vec![3], data: Data::Bytes(Dtype::U8, &[1, 2, 3]) },
+        Entry {
+            name: "h".into(),
+            shape: vec![2],
+            data: Data::Bytes(Dtype::F16, &[0, 0x3e, 0, 0xc0]),
+        },
+        Entry {
+            name: "b".into(),
+            shape: vec![1, 2],
+            data: Data::Bytes(Dtype::BF16, &[0xc0, 0x3f, 0, 0xc0]),
+        },
         Entry { name: "f".into(), shape: vec![2, 1], data: Data::F32(&bytes) },
     ];
     let layout = Layout::new(&metadata(), entries).unwrap();

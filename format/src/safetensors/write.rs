@@ -4,7 +4,6 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
 use super::{Dtype, MOST_HEADER_BYTES};
@@ -16,89 +15,59 @@ const CHUNK: usize = 4096;
 /// The elements of a tensor to be written.
 #[derive(Clone, Copy, Debug)]
 pub enum Data<'a> {
-    /// Bytes, as they are.
-    U8(&'a [u8]),
-    /// `F32`.
+    /// Elements of a type as they lie in the file.
+    Bytes(Dtype, &'a [u8]),
+    /// `F32`, every one finite.
     F32(&'a [f32]),
-    /// `F16`; the values are exact in it.
-    F16(&'a [f32]),
-    /// `BF16`; the values are exact in it.
-    Bf16(&'a [f32]),
 }
 
 impl Data<'_> {
     /// Type of the elements in the file.
     pub fn dtype(&self) -> Dtype {
         match self {
-            Self::U8(_) => Dtype::U8,
+            Self::Bytes(dtype, _) => *dtype,
             Self::F32(_) => Dtype::F32,
-            Self::F16(_) => Dtype::F16,
-            Self::Bf16(_) => Dtype::BF16,
-        }
-    }
-
-    /// Number of elements.
-    fn elements(&self) -> usize {
-        match self {
-            Self::U8(bytes) => bytes.len(),
-            Self::F32(values) | Self::F16(values) | Self::Bf16(values) => values.len(),
         }
     }
 
     /// Bytes in the file.
     fn size_bytes(&self) -> u64 {
-        self.elements() as u64 * (self.dtype().bitsize() / 8) as u64
+        match self {
+            Self::Bytes(_, bytes) => bytes.len() as u64,
+            Self::F32(values) => size_of_val(*values) as u64,
+        }
     }
 
-    /// Checks that the elements fill the shape, and that the file would hold these values and no others.
+    /// Checks that the elements fill the shape.
     pub(crate) fn check(&self, shape: &[usize]) -> Result<()> {
         let sides = || shape.iter().map(|&side| side as u64);
         let expected = sides()
             .try_fold(1, u64::checked_mul)
             .ok_or_else(|| Error::ShapeOverflow { found: sides().collect() })?;
-        let found = self.elements() as u64;
+        let found = self.size_bytes() / (self.dtype().bitsize() as u64 / 8);
         if expected != found {
             return Err(Error::Count { unit: "values", expected, found });
         }
-        let (values, dtype, stored): (_, _, fn(f32) -> f32) = match self {
-            Self::U8(_) => return Ok(()),
-            Self::F32(values) => (values, "f32", |value| value),
-            Self::F16(values) => (values, "f16", |value| f16::from_f32(value).to_f32()),
-            Self::Bf16(values) => (values, "bf16", |value| bf16::from_f32(value).to_f32()),
-        };
-        for (index, &value) in values.iter().enumerate() {
-            if !stored(value).is_finite() {
-                return Err(Error::NotFinite { index, dtype, value });
-            }
-            if stored(value).to_bits() != value.to_bits() {
-                return Err(Error::NotRounded { index, dtype, value });
-            }
+        let Self::F32(values) = self else { return Ok(()) };
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(index) => Err(Error::NotFinite { index, dtype: "f32", value: values[index] }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        match self {
-            Self::U8(bytes) => out.write_all(bytes),
-            Self::F32(values) => write_each(out, values, f32::to_le_bytes),
-            Self::F16(values) => write_each(out, values, |v| f16::from_f32(v).to_le_bytes()),
-            Self::Bf16(values) => write_each(out, values, |v| bf16::from_f32(v).to_le_bytes()),
+        let values = match self {
+            Self::Bytes(_, bytes) => return out.write_all(bytes),
+            Self::F32(values) => values,
+        };
+        let mut bytes = Vec::with_capacity(4 * CHUNK);
+        for chunk in values.chunks(CHUNK) {
+            bytes.clear();
+            bytes.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
+            out.write_all(&bytes)?;
         }
+        Ok(())
     }
-}
-
-fn write_each<const N: usize>(
-    out: &mut dyn Write,
-    values: &[f32],
-    element: impl Fn(f32) -> [u8; N],
-) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(CHUNK * N);
-    for chunk in values.chunks(CHUNK) {
-        bytes.clear();
-        bytes.extend(chunk.iter().flat_map(|&value| element(value)));
-        out.write_all(&bytes)?;
-    }
-    Ok(())
 }
 
 /// One tensor to be written.

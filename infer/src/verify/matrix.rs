@@ -113,20 +113,23 @@ pub(super) fn judge(tensor: &Tensor) -> Result<Judged> {
             let rows = t2::rows(&ternary.bytes, d_input).map(|row| t2::row_trits(row, d_input));
             (ternary.scales.clone(), Some(Trits::count(rows)), Verdict::Packed)
         }
-        Tensor::Float(float) => match one_magnitude(&float.values) {
-            Some(scale) => {
-                let trit = |&value: &f32| i8::from(value > 0.0) - i8::from(value < 0.0);
-                let rows = float.values.chunks(d_input).map(|row| row.iter().map(trit));
-                (vec![scale], Some(Trits::count(rows)), Verdict::Projected)
+        Tensor::Float(float) => {
+            let values = float.values();
+            match one_magnitude(&values) {
+                Some(scale) => {
+                    let trit = |&value: &f32| i8::from(value > 0.0) - i8::from(value < 0.0);
+                    let rows = values.chunks(d_input).map(|row| row.iter().map(trit));
+                    (vec![scale], Some(Trits::count(rows)), Verdict::Projected)
+                }
+                None => {
+                    let verdict = match rounds_to_ternary(&values) {
+                        true => Verdict::NotTernary,
+                        false => Verdict::Latent,
+                    };
+                    (vec![absmean(&values) as f32], None, verdict)
+                }
             }
-            None => {
-                let verdict = match rounds_to_ternary(&float.values) {
-                    true => Verdict::NotTernary,
-                    false => Verdict::Latent,
-                };
-                (vec![absmean(&float.values) as f32], None, verdict)
-            }
-        },
+        }
     };
     let healthy = |&scale: &f32| f64::from(scale) >= floor;
     let is_collapsed = !scales.iter().all(healthy) || trits.is_some_and(|trits| trits.all_zero());

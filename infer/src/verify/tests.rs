@@ -23,7 +23,8 @@ fn with_floats(mut packed: PackedModel, value: impl Fn(usize, i8, f32) -> f32) -
             let trits = ternary.trits().unwrap();
             let values = trits.iter().enumerate().map(|(i, &t)| value(i, t, ternary.scales[0]));
             let shape = vec![ternary.d_output, ternary.d_input];
-            *tensor = Tensor::Float(FloatTensor::new(shape, FloatType::F32, values.collect()));
+            *tensor =
+                Tensor::Float(FloatTensor::new(shape, FloatType::F32, &values.collect::<Vec<_>>()));
         }
     }
     packed
@@ -36,7 +37,7 @@ fn ternarized(mut packed: PackedModel) -> PackedModel {
         if let Tensor::Float(float) = tensor
             && config.is_block_linear(name)
         {
-            let (trits, scale) = ternarize(&float.values, 0.0);
+            let (trits, scale) = ternarize(&float.values(), 0.0);
             *tensor = Tensor::Ternary(TernaryTensor::from_trits(&trits, float.shape[1], scale));
         }
     }
@@ -138,8 +139,10 @@ fn one_bit_off_in_one_weight_is_not_ternary() {
     for direction in [-1i32, 1] {
         let mut model = exact.clone();
         let Some(Tensor::Float(float)) = model.tensors.get_mut(MATRIX) else { unreachable!() };
-        let weight = float.values.iter_mut().find(|value| **value != 0.0).unwrap();
+        let mut values = float.values();
+        let weight = values.iter_mut().find(|value| **value != 0.0).unwrap();
         *weight = f32::from_bits(weight.to_bits().wrapping_add_signed(direction));
+        *float = FloatTensor::new(float.shape.clone(), FloatType::F32, &values);
         let report = report(&model);
         assert_eq!((report.verdict, report.because), (Verdict::NotTernary, vec![MATRIX.into()]));
     }

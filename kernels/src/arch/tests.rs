@@ -42,7 +42,7 @@ fn matrix(trits: &[i8], d_input: usize, scale: f32) -> TernaryMatrix {
             row[i / 4] |= ((trit + 1) as u8) << (2 * (i % 4));
         }
     }
-    TernaryMatrix::stack(&[T2 { bytes: &bytes, d_output, scale }], d_input)
+    TernaryMatrix::stack(&Pool::new(1), &[T2 { bytes: &bytes, d_output, scale }], d_input)
 }
 
 fn all() -> Vec<Kernel> {
@@ -138,7 +138,7 @@ fn scales_come_after_the_sums() {
         T2 { bytes: &bytes[..1], d_output: 1, scale: 0.3 },
         T2 { bytes: &bytes[1..], d_output: 1, scale: 0.7 },
     ];
-    let w = TernaryMatrix::stack(&parts, 3);
+    let w = TernaryMatrix::stack(&Pool::new(1), &parts, 3);
     let codes = [5i8, -7, 9, 1, 2, 3];
     let sums = int8_products(&trits, &codes, 3);
     for kernel in all() {
@@ -184,7 +184,7 @@ fn threads_and_neighbours_change_no_bit() {
 
 /// Every code from -127 to 127 in a matrix: a row's largest is 127, so its scale is 1.
 fn int8_matrix(codes: &[i8], d_input: usize) -> Int8Matrix {
-    Int8Matrix::quantize(codes.len() / d_input, d_input, |r, row| {
+    Int8Matrix::quantize(&Pool::new(2), codes.len() / d_input, d_input, |r, row| {
         let codes = &codes[r * d_input..][..d_input];
         row.iter_mut().zip(codes).for_each(|(value, &code)| *value = f32::from(code));
     })
@@ -222,7 +222,7 @@ fn the_largest_products_are_among_the_candidates_and_they_are_few() {
     let kernel = Kernel::detect().expect("a kernel");
     let (d_output, d_input) = (5_000, 192);
     let rows = noise.floats(d_output * d_input);
-    let w = Int8Matrix::quantize(d_output, d_input, |r, row| {
+    let w = Int8Matrix::quantize(&Pool::new(2), d_output, d_input, |r, row| {
         row.copy_from_slice(&rows[r * d_input..][..d_input]);
     });
     for trial in 0..20 {
@@ -242,7 +242,9 @@ fn the_largest_products_are_among_the_candidates_and_they_are_few() {
         assert_eq!(w.candidates(&x, &codes, &approximate, 100).len(), d_output);
     }
     // Equal rows stay together, and nothing is left out for being no number.
-    let w = Int8Matrix::quantize(50, 4, |r, row| row.fill(if r % 2 == 0 { 1.0 } else { 0.5 }));
+    let w = Int8Matrix::quantize(&Pool::new(2), 50, 4, |r, row| {
+        row.fill(if r % 2 == 0 { 1.0 } else { 0.5 })
+    });
     let x = [1.0; 4];
     let codes = Int8Tokens::quantize(&x, 4);
     let mut approximate = vec![0.0; 50];
