@@ -1,9 +1,8 @@
 //! Causal self-attention over the cache, with grouped key/value heads.
 
 use tern_format::config::{ActivationQuantizer, ModelConfig};
+use tern_kernels::attention::attend;
 use tern_kernels::pool::PARALLEL;
-use tern_kernels::softmax::softmax;
-use tern_kernels::ternary::Kernel;
 
 use crate::cache::LayerCache;
 use crate::linear::{Activations, Engine, Linear};
@@ -87,45 +86,60 @@ impl Attention {
         qkv.chunks_exact(all).for_each(|token| cache.push(&token[width..]));
 
         let seq = qkv.len() / all;
-        let mut mixed = vec![0.0; seq * width]; // [seq, heads, head_dim]
-        let mix = |i: usize, out: &mut [f32]| {
-            let (t, head) = (i / self.heads, i % self.heads);
-            let q = &qkv[t * all + head * self.head_dim..][..self.head_dim];
-            self.mix(engine.kernel, q, head, seen + t + 1, cache, out);
-        };
-        if seq * (seen + seq) * width < PARALLEL {
-            let heads = mixed.chunks_exact_mut(self.head_dim).enumerate();
-            heads.for_each(|(i, out)| mix(i, out));
-        } else {
-            engine.pool.write_chunks(&mut mixed, self.head_dim, mix);
-        }
+        let mut mixed = self.mix(engine, &qkv, seq, seen, cache);
         if let Some(norm) = &self.attn_sub_norm {
             mixed = norm.forward(&mixed);
         }
         self.o_proj.forward(engine, &Activations::new(&mixed, width, self.quantizer))
     }
 
-    /// What one head of one token reads from the first `seq` of the cache.
+    /// What the tokens read from the cache, `[seq, heads * head_dim]`.
     ///
     /// # Shapes
     ///
-    /// - `q`, `out`: `[head_dim]`
+    /// - `qkv`: `[seq, heads + 2 key_value_heads, head_dim]`
     fn mix(
         &self,
-        kernel: Kernel,
-        q: &[f32],
-        head: usize,
+        engine: &Engine,
+        qkv: &[f32],
         seq: usize,
+        seen: usize,
         cache: &LayerCache,
-        out: &mut [f32],
-    ) {
-        let scale = 1.0 / (self.head_dim as f32).sqrt();
-        let group = head / (self.heads / self.key_value_heads);
-        let (keys, values) = cache.head(group, seq);
-        let mut scores = vec![0.0; seq];
-        kernel.dense(keys, seq, self.head_dim, q, &mut scores);
-        scores.iter_mut().for_each(|score| *score *= scale);
-        softmax(&mut scores);
-        kernel.weighted_rows(values, &scores, out);
+    ) -> Vec<f32> {
+        let (group, width) = (self.heads / self.key_value_heads, self.heads * self.head_dim);
+        // Query heads that share keys, and neighbouring tokens, are taken together: [heads of keys, parts, tokens, group].
+        let (tokens, wide) = (seq.min(TOKENS), group * self.head_dim);
+        let parts = seq.div_ceil(tokens);
+        let all = qkv.len() / seq;
+        let mut grouped = vec![0.0; self.key_value_heads * parts * tokens * wide];
+        let mix = |task: usize, out: &mut [f32]| {
+            let (head, first) = (task / parts, task % parts * tokens);
+            let count = tokens.min(seq - first);
+            let query = |t: usize| &qkv[t * all + head * wide..][..wide];
+            let q: Vec<f32> = (first..first + count).flat_map(query).copied().collect();
+            let sees: Vec<usize> =
+                (0..count * group).map(|i| seen + first + i / group + 1).collect();
+            let (keys, values) = cache.head(head);
+            attend(&q, &sees, keys, values, &mut out[..q.len()], &mut Vec::new());
+        };
+        if seq * (seen + seq) * width < PARALLEL {
+            grouped.chunks_exact_mut(tokens * wide).enumerate().for_each(|(i, out)| mix(i, out));
+        } else {
+            engine.pool.write_chunks(&mut grouped, tokens * wide, mix);
+        }
+        if self.key_value_heads == 1 || seq == 1 {
+            grouped.truncate(seq * width);
+            return grouped;
+        }
+        let mut mixed = vec![0.0; seq * width];
+        for (head, grouped) in grouped.chunks_exact(parts * tokens * wide).enumerate() {
+            for (mixed, grouped) in mixed.chunks_exact_mut(width).zip(grouped.chunks_exact(wide)) {
+                mixed[head * wide..][..wide].copy_from_slice(grouped);
+            }
+        }
+        mixed
     }
 }
+
+/// Tokens that one task takes.
+const TOKENS: usize = 16;

@@ -1,6 +1,7 @@
 //! Keys and values of the tokens seen so far.
 
 use tern_format::config::ModelConfig;
+use tern_kernels::attention::{BLOCK, write_key};
 
 /// The key/value cache of one sequence. It grows with the tokens: an empty one costs next to nothing,
 /// whatever the context that the config allows.
@@ -10,12 +11,13 @@ pub struct Cache {
     seq: usize,
 }
 
-/// Keys and values of one block: for each key/value head `[seq, head_dim]`, so that attention reads
-/// them in a row.
+/// Keys and values of one block, for each key/value head as [`tern_kernels::attention`] reads them.
 #[derive(Clone, Debug)]
 pub struct LayerCache {
     head_dim: usize,
+    /// `[blocks, head_dim, BLOCK]` each.
     keys: Vec<Vec<f32>>,
+    /// `[seq, head_dim]` each.
     values: Vec<Vec<f32>>,
 }
 
@@ -44,8 +46,9 @@ impl Cache {
     pub fn truncate(&mut self, seq: usize) {
         self.seq = self.seq.min(seq);
         for layer in &mut self.layers {
-            let length = self.seq * layer.head_dim;
-            layer.keys.iter_mut().chain(&mut layer.values).for_each(|head| head.truncate(length));
+            let blocks = self.seq.next_multiple_of(BLOCK) * layer.head_dim;
+            layer.keys.iter_mut().for_each(|head| head.truncate(blocks));
+            layer.values.iter_mut().for_each(|head| head.truncate(self.seq * layer.head_dim));
         }
     }
 
@@ -74,15 +77,21 @@ impl LayerCache {
     ///
     /// - `keys_values`: `[2, key_value_heads, head_dim]`
     pub(crate) fn push(&mut self, keys_values: &[f32]) {
-        let heads = self.keys.iter_mut().chain(&mut self.values);
-        for (head, new) in heads.zip(keys_values.chunks_exact(self.head_dim)) {
-            head.extend_from_slice(new);
+        let (keys, values) = keys_values.split_at(self.keys.len() * self.head_dim);
+        let token = self.values[0].len() / self.head_dim;
+        for (head, key) in self.keys.iter_mut().zip(keys.chunks_exact(self.head_dim)) {
+            if token.is_multiple_of(BLOCK) {
+                head.resize((token + BLOCK) * self.head_dim, 0.0);
+            }
+            write_key(head, token, key);
+        }
+        for (head, value) in self.values.iter_mut().zip(values.chunks_exact(self.head_dim)) {
+            head.extend_from_slice(value);
         }
     }
 
-    /// Keys and values of one head for the first `seq` tokens, each `[seq, head_dim]`.
-    pub(crate) fn head(&self, head: usize, seq: usize) -> (&[f32], &[f32]) {
-        let length = seq * self.head_dim;
-        (&self.keys[head][..length], &self.values[head][..length])
+    /// Keys and values of one head.
+    pub(crate) fn head(&self, head: usize) -> (&[f32], &[f32]) {
+        (&self.keys[head], &self.values[head])
     }
 }

@@ -1,4 +1,4 @@
-//! Products of float matrices: the head, float layers, and attention's scores and sums.
+//! Products of float matrices: the head and float layers.
 
 use crate::ternary::Kernel;
 
@@ -21,19 +21,5 @@ impl Kernel {
         let sums = (x.len() / d_input).checked_mul(d_output);
         assert_eq!(Some(y.len()), sums, "one sum for a row and a vector");
         self.arch().dense(w, d_output, d_input, x, y);
-    }
-
-    /// `out[i] = sum_r weights[r] * rows[r, i]`: the values of attention by their weights.
-    ///
-    /// # Shapes
-    ///
-    /// - `rows`: `[seq, head_dim]`; `weights`: `[seq]`; `out`: `[head_dim]`
-    ///
-    /// # Panics
-    ///
-    /// If a length does not fit the shape.
-    pub fn weighted_rows(&self, rows: &[f32], weights: &[f32], out: &mut [f32]) {
-        assert_eq!(Some(rows.len()), weights.len().checked_mul(out.len()), "a weight for a row");
-        self.arch().weighted_rows(rows, weights, out);
     }
 }

@@ -10,7 +10,7 @@
 use crate::pages::{Line, Pages};
 use crate::pool::Pool;
 use crate::quantize::{absmax, code_of};
-use crate::simd::{LANES, simd};
+use crate::simd::{LANES, max, simd};
 use crate::ternary_matrix::PANEL;
 use crate::tokens::{GROUP, Int8Tokens};
 
@@ -108,9 +108,9 @@ impl Int8Matrix {
         &self.lines.lines()[panels.start * depth..panels.end * depth]
     }
 
-    /// The sum of codes and activations, from the sum of bytes and activations.
-    pub(crate) fn without_offset(sum: i32, of_activations: i32) -> i32 {
-        sum.wrapping_sub(OFFSET * of_activations)
+    /// What bytes add to the sum of codes and activations, of which the sum is given.
+    pub(crate) fn offset(of_activations: i32) -> i32 {
+        OFFSET * of_activations
     }
 
     /// The rows that may be among the `count` largest products with a token, in order: each row left out is certainly below
@@ -151,14 +151,9 @@ impl Int8Matrix {
             let rows = approximate.chunks(COMPARED).zip(self.norms.chunks(COMPARED));
             rows.zip(self.errors.chunks(COMPARED))
         };
-        let bound = |norm: f32, error: f32| norm * of_norm + error * of_error;
         // The largest products that the best rows of so many blocks have at least: `count` rows have them.
         let mut least: Vec<f32> = blocks()
-            .map(|((y, norms), errors)| {
-                let rows = y.iter().zip(norms).zip(errors);
-                let least = rows.map(|((y, &norm), &error)| y - bound(norm, error));
-                least.fold(f32::NEG_INFINITY, |most, y| if y > most { y } else { most })
-            })
+            .map(|((y, norms), errors)| largest_least(y, norms, errors, of_norm, of_error))
             .collect();
         if count > least.len() {
             return (0..self.d_output).collect();
@@ -167,15 +162,62 @@ impl Int8Matrix {
         let (_, &mut threshold, _) = least.select_nth_unstable_by(last, |a, b| b.total_cmp(a));
         let mut candidates = Vec::new();
         for (block, ((y, norms), errors)) in blocks().enumerate() {
-            for (r, ((y, &norm), &error)) in y.iter().zip(norms).zip(errors).enumerate() {
-                let most = y + bound(norm, error);
-                // What is no number may be anything.
-                if most >= threshold || most.is_nan() {
-                    candidates.push(block * COMPARED + r);
-                }
+            if reaches(y, norms, errors, of_norm, of_error, threshold) {
+                let rows = y.iter().zip(norms).zip(errors).enumerate();
+                let rows = rows.filter(|(_, ((y, norm), error))| {
+                    may_reach(**y + bound(**norm, **error, of_norm, of_error), threshold)
+                });
+                candidates.extend(rows.map(|(r, _)| block * COMPARED + r));
             }
         }
         candidates
+    }
+}
+
+/// How far an approximate product may be off.
+#[inline(always)]
+fn bound(norm: f32, error: f32, of_norm: f32, of_error: f32) -> f32 {
+    norm * of_norm + error * of_error
+}
+
+/// What is no number may be anything.
+#[inline(always)]
+fn may_reach(most: f32, threshold: f32) -> bool {
+    most >= threshold || most.is_nan()
+}
+
+simd! {
+    /// The largest of what the products of some rows are at least.
+    fn largest_least<'a>(
+        y: &'a [f32],
+        norms: &'a [f32],
+        errors: &'a [f32],
+        of_norm: f32,
+        of_error: f32,
+    ) -> f32 {
+        let mut least = [f32::NEG_INFINITY; COMPARED];
+        for (((least, y), &norm), &error) in least.iter_mut().zip(y).zip(norms).zip(errors) {
+            *least = y - bound(norm, error, of_norm, of_error);
+        }
+        max(&least)
+    }
+}
+
+simd! {
+    /// Whether one of some products may be so large.
+    fn reaches<'a>(
+        y: &'a [f32],
+        norms: &'a [f32],
+        errors: &'a [f32],
+        of_norm: f32,
+        of_error: f32,
+        threshold: f32,
+    ) -> bool {
+        let mut any = false;
+        for ((y, &norm), &error) in y.iter().zip(norms).zip(errors) {
+            any |= may_reach(y + bound(norm, error, of_norm, of_error), threshold);
+        }
+        any
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod activation;
 mod arch;
+pub mod attention;
 pub mod bandwidth;
 pub mod cpu;
 pub mod dense;

@@ -8,6 +8,7 @@ use crate::arch::{Avx2, Avx512Vnni, AvxVnni};
 use crate::int8_matrix::Int8Matrix;
 use crate::pool::{PARALLEL, Pool};
 use crate::shared::Shared;
+use crate::simd::simd;
 use crate::ternary_matrix::{PANEL, TernaryMatrix};
 use crate::tokens::{FloatTokens, GROUP, Int8Tokens, TILES, Tile, tiles};
 
@@ -129,8 +130,9 @@ impl Kernel {
         let product = |panels, tile: Tile, sums: &mut [i32]| {
             self.0.ternary_int8(w.blocks(panels), x.tile(tile), tile.tokens, sums);
         };
-        let scale =
-            |sum: i32, of_row: f32, t: usize| (sum - x.sums()[t]) as f32 * of_row * x.scales()[t];
+        let scale = |sums: &[i32], of_rows: &[f32], t: usize, y: &mut [f32]| {
+            scale_ints(sums, x.sums()[t], of_rows, x.scales()[t], y);
+        };
         multiply(pool, w.scales(), w.d_input(), x.seq(), y, product, scale);
     }
 
@@ -148,7 +150,8 @@ impl Kernel {
         let product = |panels, tile: Tile, sums: &mut [f32]| {
             self.0.ternary_f32(w.blocks(panels), x.tile(tile), tile.tokens, sums);
         };
-        let scale = |sum, of_row, _| sum * of_row;
+        let scale =
+            |sums: &[f32], of_rows: &[f32], _, y: &mut [f32]| scale_floats(sums, of_rows, y);
         multiply(pool, w.scales(), w.d_input(), x.seq(), y, product, scale);
     }
 
@@ -169,17 +172,40 @@ impl Kernel {
             let x = &x.tile(tile)[..depth * tile.tokens];
             self.0.int8_rows(w.lines(panels), x, tile.tokens, sums);
         };
-        let scale = |sum: i32, of_row: f32, t: usize| {
-            Int8Matrix::without_offset(sum, x.sums()[t]) as f32 * of_row * x.scales()[t]
+        let scale = |sums: &[i32], of_rows: &[f32], t: usize, y: &mut [f32]| {
+            scale_ints(sums, Int8Matrix::offset(x.sums()[t]), of_rows, x.scales()[t], y);
         };
         multiply(pool, w.scales(), w.d_input(), x.seq(), y, product, scale);
     }
 }
 
+simd! {
+    /// `y = (sum - offset) * of_row * of_token`.
+    fn scale_ints<'a>(
+        sums: &'a [i32],
+        offset: i32,
+        of_rows: &'a [f32],
+        of_token: f32,
+        y: &'a mut [f32],
+    ) {
+        for ((y, &sum), of_row) in y.iter_mut().zip(sums).zip(of_rows) {
+            *y = sum.wrapping_sub(offset) as f32 * of_row * of_token;
+        }
+    }
+}
+
+simd! {
+    fn scale_floats<'a>(sums: &'a [f32], of_rows: &'a [f32], y: &'a mut [f32]) {
+        for ((y, sum), of_row) in y.iter_mut().zip(sums).zip(of_rows) {
+            *y = sum * of_row;
+        }
+    }
+}
+
 /// Walks over panels and tiles: a task takes some panels and all tokens.
 ///
-/// `product` writes the sums of some panels and a tile, `[tokens, rows]`; `scale` makes an output of a sum, its row's
-/// scale and its token.
+/// `product` writes the sums of some panels and a tile, `[tokens, rows]`; `scale` makes the outputs of a token
+/// from its sums and the scales of their rows.
 fn multiply<S: Copy + Default>(
     pool: &Pool,
     scales: &[f32],
@@ -187,7 +213,7 @@ fn multiply<S: Copy + Default>(
     seq: usize,
     y: &mut [f32],
     product: impl Fn(std::ops::Range<usize>, Tile, &mut [S]) + Sync,
-    scale: impl Fn(S, f32, usize) -> f32 + Sync,
+    scale: impl Fn(&[S], &[f32], usize, &mut [f32]) + Sync,
 ) {
     let d_output = scales.len();
     assert_eq!(Some(y.len()), seq.checked_mul(d_output), "one output for a row and a token");
@@ -214,9 +240,7 @@ fn multiply<S: Copy + Default>(
                 for (t, sums) in (tile.first..).zip(sums.chunks_exact(width)) {
                     // SAFETY: the rows of this group, which no other task has.
                     let y = unsafe { y.slice(t * d_output + first, rows) };
-                    for ((y, &sum), &of_row) in y.iter_mut().zip(sums).zip(scales) {
-                        *y = scale(sum, of_row, t);
-                    }
+                    scale(&sums[..rows], scales, t, y);
                 }
             }
         }

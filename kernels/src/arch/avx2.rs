@@ -122,11 +122,6 @@ impl Arch for Avx2 {
         // SAFETY: `self` is proof that this CPU has AVX2 and FMA.
         unsafe { dense(w, d_output, d_input, x, y) }
     }
-
-    fn weighted_rows(&self, rows: &[f32], weights: &[f32], out: &mut [f32]) {
-        // SAFETY: `self` is proof that this CPU has AVX2 and FMA.
-        unsafe { weighted_rows(rows, weights, out) }
-    }
 }
 
 /// Weights that a step of a float tile takes from each row.
@@ -204,46 +199,6 @@ fn dense_tile<const R: usize, const T: usize>(rows: [&[f32]; R], x: [&[f32]; T])
         }
     }
     out
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn weighted_rows(rows: &[f32], weights: &[f32], out: &mut [f32]) {
-    let width = out.len();
-    let mut column = 0;
-    while column + 32 <= width {
-        weighted_columns::<4>(rows, weights, column, out);
-        column += 32;
-    }
-    while column + 8 <= width {
-        weighted_columns::<1>(rows, weights, column, out);
-        column += 8;
-    }
-    for (i, out) in out.iter_mut().enumerate().skip(column) {
-        *out = weights.iter().enumerate().map(|(r, weight)| weight * rows[r * width + i]).sum();
-    }
-}
-
-/// Eight times `V` columns from `column`, even and odd rows apart: with `V = 4`, eight sums in flight.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn weighted_columns<const V: usize>(rows: &[f32], weights: &[f32], column: usize, out: &mut [f32]) {
-    let width = out.len();
-    let mut sums = [[_mm256_setzero_ps(); V]; 2];
-    for (r, &weight) in weights.iter().enumerate() {
-        let weight = _mm256_set1_ps(weight);
-        let row = &rows[r * width + column..][..8 * V];
-        for (sum, eight) in sums[r % 2].iter_mut().zip(row.as_chunks::<8>().0) {
-            // SAFETY: `eight` holds eight floats; the load needs no alignment.
-            let eight = unsafe { _mm256_loadu_ps(eight.as_ptr()) };
-            *sum = _mm256_fmadd_ps(weight, eight, *sum);
-        }
-    }
-    let [even, odd] = sums;
-    let out = out[column..][..8 * V].as_chunks_mut::<8>().0;
-    for ((eight, even), odd) in out.iter_mut().zip(even).zip(odd) {
-        // SAFETY: `eight` holds eight floats; the store needs no alignment.
-        unsafe { _mm256_storeu_ps(eight.as_mut_ptr(), _mm256_add_ps(even, odd)) };
-    }
 }
 
 /// Blocks between two widenings of the 16-bit sums: a block adds at most `4 * 2 * 2 * 128 = 2048` to a lane, and

@@ -106,10 +106,6 @@ impl Arch for Avx512Vnni {
     fn dense(&self, w: &[f32], d_output: usize, d_input: usize, x: &[f32], y: &mut [f32]) {
         self.0.dense(w, d_output, d_input, x, y);
     }
-
-    fn weighted_rows(&self, rows: &[f32], weights: &[f32], out: &mut [f32]) {
-        self.0.weighted_rows(rows, weights, out);
-    }
 }
 
 /// One token and `P` panels. The codes of four inputs stay where a mask finds them, so a sum comes out 1, 4, 16 or 64

@@ -70,10 +70,6 @@ impl Arch for AvxVnni {
     fn dense(&self, w: &[f32], d_output: usize, d_input: usize, x: &[f32], y: &mut [f32]) {
         self.0.dense(w, d_output, d_input, x, y);
     }
-
-    fn weighted_rows(&self, rows: &[f32], weights: &[f32], out: &mut [f32]) {
-        self.0.weighted_rows(rows, weights, out);
-    }
 }
 
 /// One token and one panel, with the masks of `avx512_vnni.rs`: eight sums in flight.

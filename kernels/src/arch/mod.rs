@@ -76,9 +76,6 @@ pub(crate) trait Arch: Send + Sync {
 
     /// `y[t, r] = sum_i w[r, i] * x[t, i]`.
     fn dense(&self, w: &[f32], d_output: usize, d_input: usize, x: &[f32], y: &mut [f32]);
-
-    /// `out[i] = sum_r weights[r] * rows[r, i]`.
-    fn weighted_rows(&self, rows: &[f32], weights: &[f32], out: &mut [f32]);
 }
 
 /// The lengths of a product of whole panels with one tile, checked.

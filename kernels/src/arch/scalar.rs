@@ -61,11 +61,4 @@ impl Arch for Scalar {
             }
         }
     }
-
-    fn weighted_rows(&self, rows: &[f32], weights: &[f32], out: &mut [f32]) {
-        let width = out.len();
-        for (i, out) in out.iter_mut().enumerate() {
-            *out = weights.iter().enumerate().map(|(r, weight)| weight * rows[r * width + i]).sum();
-        }
-    }
 }

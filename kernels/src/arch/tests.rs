@@ -285,12 +285,6 @@ fn float_products_agree_at_every_length() {
                 kernel.dense(&w[..d_input], 1, d_input, x, &mut alone);
                 assert_eq!(alone[0].to_bits(), ours[t * d_output].to_bits(), "{what}");
             }
-            // `w` read as rows of `d_input` columns.
-            let weights = noise.floats(d_output);
-            let (mut ours, mut theirs) = (vec![9.0; d_input], vec![0.0; d_input]);
-            kernel.weighted_rows(&w, &weights, &mut ours);
-            scalar().weighted_rows(&w, &weights, &mut theirs);
-            assert_close(&ours, &theirs, d_output as f32, &what);
         }
     }
 }
@@ -313,6 +307,5 @@ fn a_kernel_is_chosen_by_name_or_refused() {
             &mut [],
         );
         kernel.dense(&[], 0, 3, &[0.0; 3], &mut []);
-        kernel.weighted_rows(&[], &[], &mut []);
     }
 }
