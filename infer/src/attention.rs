@@ -120,7 +120,7 @@ impl Attention {
             let sees: Vec<usize> =
                 (0..count * group).map(|i| seen + first + i / group + 1).collect();
             let (keys, values) = cache.head(head);
-            attend(&q, &sees, keys, values, &mut out[..q.len()], &mut Vec::new());
+            attend(&q, &sees, keys, values, &mut out[..q.len()]);
         };
         if seq * (seen + seq) * width < PARALLEL {
             grouped.chunks_exact_mut(tokens * wide).enumerate().for_each(|(i, out)| mix(i, out));

@@ -1,20 +1,15 @@
-//! What queries read from the keys and values of a head, one exact order of sums for one query and for many.
+//! What queries read from the keys and values of a head.
 //!
-//! Keys lie in blocks of [`LANES`] tokens, `[head_dim, LANES]` each, so that a vector holds one coordinate of all keys of a
-//! block: a score is a sum along the coordinates, without one across a vector. Values lie row by row. Queries are taken
-//! four together, which reads keys and values once for all of them; each has the sums that it would have alone.
+//! Keys lie in blocks of [`BLOCK`] tokens, `[head_dim, BLOCK]` each: a vector holds one coordinate of many keys, and a score
+//! is a sum along the coordinates, without one across a vector. Values lie row by row. So both products are those of
+//! matrices, whose every entry has the sum that it would have alone: a query reads the same beside others.
 
-use crate::simd::{LANES, simd};
+use crate::gemm::{Block, Matrix};
+use crate::simd::{arch, simd};
 use crate::softmax::softmax;
 
 /// Tokens of a block of keys.
-pub const BLOCK: usize = LANES;
-
-/// Queries that are taken together.
-const QUERIES: usize = 4;
-
-/// Vectors of a value's coordinates that are summed together.
-const COLUMNS: usize = 4;
+pub const BLOCK: usize = 64;
 
 /// Writes a token's key where it belongs.
 ///
@@ -34,191 +29,49 @@ pub fn write_key(keys: &mut [f32], token: usize, key: &[f32]) {
 
 /// `softmax(q k^T / sqrt(head_dim)) v` for queries of which each sees a number of the first tokens.
 ///
-/// `scratch` is grown as needed.
-///
 /// # Shapes
 ///
-/// - `q`, `out`: `[queries, head_dim]`; `seen`: `[queries]`, none less than the one before
+/// - `q`, `out`: `[queries, head_dim]`; `seen`: `[queries]`, each at least 1, none less than the one before
 /// - `keys`: `[blocks, head_dim, BLOCK]`; `values`: `[tokens, head_dim]`
 ///
 /// # Panics
 ///
 /// If the shapes do not fit.
-pub fn attend(
-    q: &[f32],
-    seen: &[usize],
-    keys: &[f32],
-    values: &[f32],
-    out: &mut [f32],
-    scratch: &mut Vec<f32>,
-) {
-    if seen.is_empty() {
-        return;
-    }
-    let head_dim = q.len() / seen.len();
-    assert!(q.len() == out.len() && q.len() == seen.len() * head_dim, "queries");
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    let size = QUERIES * head_dim;
-    for ((q, out), seen) in q.chunks(size).zip(out.chunks_mut(size)).zip(seen.chunks(QUERIES)) {
-        let most = seen[seen.len() - 1];
-        assert!(seen.is_sorted(), "later queries see no less");
-        let stride = most.next_multiple_of(BLOCK);
-        assert!(values.len() >= most * head_dim && keys.len() >= stride * head_dim, "tokens");
-        scratch.resize(QUERIES * stride, 0.0);
-        let scores = &mut scratch[..seen.len() * stride];
-        // A last few are taken one by one.
-        let together = if seen.len() == QUERIES { QUERIES } else { 1 };
-        let rows = q.chunks(together * head_dim).zip(scores.chunks_mut(together * stride));
-        rows.for_each(|(q, scores)| match together {
-            1 => score_one(q, keys, scale, scores),
-            _ => score_four(q, keys, scale, scores),
+pub fn attend(q: &[f32], seen: &[usize], keys: &[f32], values: &[f32], out: &mut [f32]) {
+    let (queries, Some(&most)) = (seen.len(), seen.last()) else { return };
+    let head_dim = q.len() / queries;
+    assert!(q.len() == queries * head_dim && out.len() == q.len(), "queries");
+    assert!(seen.is_sorted() && seen[0] > 0, "later queries see no less");
+    let stride = most.next_multiple_of(BLOCK);
+    let mut scores = vec![0.0; queries * stride];
+    let blocks = keys[..stride * head_dim].chunks_exact(BLOCK * head_dim);
+    for (block, keys) in blocks.enumerate() {
+        arch().dispatch(Block {
+            a: Matrix::new(q, queries, head_dim),
+            b: Matrix::new(keys, head_dim, BLOCK),
+            out: &mut scores[block * BLOCK..],
+            out_stride: stride,
+            accumulate: false,
         });
-        for (scores, &seen) in scores.chunks_mut(stride).zip(seen) {
-            softmax(&mut scores[..seen]);
-        }
-        let rows = out.chunks_mut(together * head_dim).zip(scores.chunks(together * stride));
-        for ((out, scores), seen) in rows.zip(seen.chunks(together)) {
-            match together {
-                1 => mix_one(scores, seen, values, out),
-                _ => mix_four(scores, seen, values, out),
-            }
-        }
     }
-}
-
-macro_rules! for_queries {
-    ($queries:literal: $score:ident, $mix:ident, $blocks:literal) => {
-        simd! {
-            fn $score<'a>(q: &'a [f32], keys: &'a [f32], scale: f32, scores: &'a mut [f32]) {
-                scores_of::<$queries, $blocks>(q, keys, scale, scores);
-            }
-        }
-
-        simd! {
-            fn $mix<'a>(weights: &'a [f32], seen: &'a [usize], values: &'a [f32], out: &'a mut [f32]) {
-                mix_of::<$queries>(weights, seen, values, out);
-            }
-        }
-    };
-}
-
-// As many sums at once as hide the latency of one.
-for_queries!(1: score_one, mix_one, 8);
-for_queries!(4: score_four, mix_four, 4);
-
-/// # Shapes
-///
-/// - `q`: `[Q, head_dim]`; `keys`: `[blocks, head_dim, BLOCK]`, or more; `scores`: `[Q, blocks, BLOCK]`
-#[inline(always)]
-fn scores_of<const Q: usize, const B: usize>(
-    q: &[f32],
-    keys: &[f32],
-    scale: f32,
-    scores: &mut [f32],
-) {
-    let (head_dim, stride) = (q.len() / Q, scores.len() / Q);
-    let mut token = 0;
-    while token + B * BLOCK <= stride {
-        scores_of_blocks::<Q, B>(q, &keys[token * head_dim..], scale, stride, &mut scores[token..]);
-        token += B * BLOCK;
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    for (scores, &seen) in scores.chunks_exact_mut(stride).zip(seen) {
+        multiply(&mut scores[..seen], scale);
+        softmax(&mut scores[..seen]);
+        scores[seen..].fill(0.0);
     }
-    while token < stride {
-        scores_of_blocks::<Q, 1>(q, &keys[token * head_dim..], scale, stride, &mut scores[token..]);
-        token += BLOCK;
-    }
-}
-
-#[inline(always)]
-fn scores_of_blocks<const Q: usize, const B: usize>(
-    q: &[f32],
-    keys: &[f32],
-    scale: f32,
-    stride: usize,
-    scores: &mut [f32],
-) {
-    let head_dim = q.len() / Q;
-    let q: [&[f32]; Q] = std::array::from_fn(|i| &q[i * head_dim..][..head_dim]);
-    let keys: [&[[f32; BLOCK]]; B] = std::array::from_fn(|b| {
-        &keys[b * BLOCK * head_dim..][..BLOCK * head_dim].as_chunks::<BLOCK>().0[..head_dim]
+    arch().dispatch(Block {
+        a: Matrix::strided(&scores, queries, most, stride),
+        b: Matrix::new(&values[..most * head_dim], most, head_dim),
+        out,
+        out_stride: head_dim,
+        accumulate: false,
     });
-    let mut sums = [[[0.0; BLOCK]; B]; Q];
-    for d in 0..head_dim {
-        for (sums, q) in sums.iter_mut().zip(q) {
-            for (sums, keys) in sums.iter_mut().zip(keys) {
-                for (sum, key) in sums.iter_mut().zip(keys[d]) {
-                    *sum = key.mul_add(q[d], *sum);
-                }
-            }
-        }
-    }
-    for (i, sums) in sums.iter().enumerate() {
-        let scores = &mut scores[i * stride..][..B * BLOCK];
-        for (score, sum) in scores.iter_mut().zip(sums.as_flattened()) {
-            *score = sum * scale;
-        }
-    }
 }
 
-/// # Shapes
-///
-/// - `weights`: `[Q, stride]`; `seen`: `[Q]`; `values`: `[tokens, head_dim]`, or more; `out`: `[Q, head_dim]`
-#[inline(always)]
-fn mix_of<const Q: usize>(weights: &[f32], seen: &[usize], values: &[f32], out: &mut [f32]) {
-    let head_dim = out.len() / Q;
-    let mut column = 0;
-    while column + COLUMNS * LANES <= head_dim {
-        mix_columns::<Q, COLUMNS>(weights, seen, values, column, out);
-        column += COLUMNS * LANES;
-    }
-    while column + LANES <= head_dim {
-        mix_columns::<Q, 1>(weights, seen, values, column, out);
-        column += LANES;
-    }
-    let stride = weights.len() / Q;
-    for column in column..head_dim {
-        for (i, &seen) in seen.iter().enumerate() {
-            let values = values.iter().skip(column).step_by(head_dim);
-            let pairs = weights[i * stride..][..seen].iter().zip(values);
-            out[i * head_dim + column] =
-                pairs.fold(0.0, |sum, (weight, v)| v.mul_add(*weight, sum));
-        }
-    }
-}
-
-#[inline(always)]
-fn mix_columns<const Q: usize, const C: usize>(
-    weights: &[f32],
-    seen: &[usize],
-    values: &[f32],
-    column: usize,
-    out: &mut [f32],
-) {
-    let (head_dim, stride) = (out.len() / Q, weights.len() / Q);
-    let weights: [&[f32]; Q] = std::array::from_fn(|i| &weights[i * stride..][..seen[i]]);
-    // All see what the first does.
-    let common = seen[0];
-    let shared: [&[f32]; Q] = std::array::from_fn(|i| &weights[i][..common]);
-    let mut sums = [[[0.0; LANES]; C]; Q];
-    for s in 0..common {
-        let value = &values[s * head_dim + column..][..C * LANES].as_chunks::<LANES>().0[..C];
-        for (sums, weights) in sums.iter_mut().zip(shared) {
-            for (sums, value) in sums.iter_mut().zip(value) {
-                for (sum, value) in sums.iter_mut().zip(value) {
-                    *sum = value.mul_add(weights[s], *sum);
-                }
-            }
-        }
-    }
-    for (sums, weights) in sums.iter_mut().zip(weights) {
-        for (s, &weight) in weights.iter().enumerate().skip(common) {
-            let value = &values[s * head_dim + column..][..C * LANES];
-            for (sum, value) in sums.as_flattened_mut().iter_mut().zip(value) {
-                *sum = value.mul_add(weight, *sum);
-            }
-        }
-    }
-    for (i, sums) in sums.iter().enumerate() {
-        out[i * head_dim + column..][..C * LANES].copy_from_slice(sums.as_flattened());
+simd! {
+    fn multiply<'a>(x: &'a mut [f32], by: f32) {
+        x.iter_mut().for_each(|x| *x *= by);
     }
 }
 
@@ -231,7 +84,7 @@ mod tests {
     }
 
     fn cache(tokens: usize, head_dim: usize) -> (Vec<f32>, Vec<f32>) {
-        let mut keys = vec![f32::NAN; tokens.next_multiple_of(BLOCK) * head_dim];
+        let mut keys = vec![0.0; tokens.next_multiple_of(BLOCK) * head_dim];
         for t in 0..tokens {
             let key: Vec<f32> = (0..head_dim).map(|d| noise(t * head_dim + d)).collect();
             write_key(&mut keys, t, &key);
@@ -249,11 +102,11 @@ mod tests {
                 let q: Vec<f32> = (0..queries * head_dim).map(|i| noise(i + 77)).collect();
                 let seen: Vec<usize> = (first..first + queries).collect();
                 let mut out = vec![0.0; q.len()];
-                attend(&q, &seen, &keys, &values, &mut out, &mut Vec::new());
+                attend(&q, &seen, &keys, &values, &mut out);
                 for (i, &seen) in seen.iter().enumerate() {
                     let q = &q[i * head_dim..][..head_dim];
                     let mut alone = vec![0.0; head_dim];
-                    attend(q, &[seen], &keys, &values, &mut alone, &mut vec![0.5; 3]);
+                    attend(q, &[seen], &keys, &values, &mut alone);
                     assert_eq!(alone, out[i * head_dim..][..head_dim], "query {i}");
                     let key = |t: usize, d: usize| f64::from(noise(t * head_dim + d));
                     let score = |t: usize| -> f64 {

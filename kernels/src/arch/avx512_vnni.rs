@@ -37,9 +37,7 @@ impl Arch for Avx512Vnni {
         unsafe {
             match tokens {
                 1 => {
-                    walk!(shape, [4, 1], 1, |P, blocks, x, sums| int8_vector::<P>(
-                        blocks, x, sums, shape
-                    ))
+                    walk!(shape, [1], 1, |P, blocks, x, sums| int8_vector(blocks, x, sums, shape))
                 }
                 4 => {
                     walk!(shape, [2, 1], 4, |P, blocks, x, sums| int8_tile::<4, P>(
@@ -85,9 +83,7 @@ impl Arch for Avx512Vnni {
         unsafe {
             match tokens {
                 1 => {
-                    walk!(shape, [4, 1], 1, |P, lines, x, sums| rows_tile::<1, P>(
-                        lines, x, sums, shape
-                    ))
+                    walk!(shape, [1], 1, |P, lines, x, sums| rows_vector(lines, x, sums, shape))
                 }
                 4 => {
                     walk!(shape, [2, 1], 4, |P, lines, x, sums| rows_tile::<4, P>(
@@ -108,49 +104,51 @@ impl Arch for Avx512Vnni {
     }
 }
 
-/// One token and `P` panels. The codes of four inputs stay where a mask finds them, so a sum comes out 1, 4, 16 or 64
-/// times too large, which one shift at the end mends; a sum of at most `192 * 128 * 2^18 / 4` fits 32 bits.
+/// Lines that one step of a product with one token takes: as many sums at once as hide the latency of each.
+const STEP: usize = 4;
+
+/// One token and one panel, whose lines follow each other, as memory gives them best. The codes of four inputs stay where a
+/// mask finds them, so a sum comes out 1, 4, 16 or 64 times too large, which one shift at the end mends; a sum of at most
+/// `192 * 128 * 2^18 / 4` fits 32 bits.
 ///
 /// # Safety
 ///
-/// `blocks` leads to `P * depth` lines, `x` to `4 * depth` groups, `sums` to `16 P` sums.
+/// `blocks` leads to `depth` lines, `x` to `4 * depth` groups, `sums` to 16 sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn int8_vector<const P: usize>(
-    blocks: *const Line,
-    x: *const [i8; GROUP],
-    sums: *mut i32,
-    shape: Shape,
-) {
+unsafe fn int8_vector(blocks: *const Line, x: *const [i8; GROUP], sums: *mut i32, shape: Shape) {
     let Shape { depth, .. } = shape;
     let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|mask| _mm512_set1_epi8(mask as i8));
-    let mut acc = [[_mm512_setzero_si512(); 4]; P];
-    for k in 0..depth {
-        let mut groups = [_mm512_setzero_si512(); 4];
-        for (i, place) in groups.iter_mut().enumerate() {
-            // SAFETY: group `4 k + i` of `4 * depth`.
-            *place = _mm512_set1_epi32(unsafe { group(x, 4 * k + i) });
+    let mut acc = [[_mm512_setzero_si512(); 4]; STEP];
+    // SAFETY: line `k` of `depth`, which is aligned, and groups `4 k` to `4 k + 3` of `4 * depth`. A prefetch may lead
+    // anywhere.
+    let add = |acc: &mut [__m512i; 4], k: usize| unsafe {
+        let line = blocks.add(k);
+        _mm_prefetch::<_MM_HINT_T0>(line.cast::<i8>().wrapping_add(AHEAD));
+        let codes = _mm512_load_si512(line.cast());
+        for (i, (acc, &mask)) in acc.iter_mut().zip(&masks).enumerate() {
+            let group = _mm512_set1_epi32(group(x, 4 * k + i));
+            *acc = _mm512_dpbusd_epi32(*acc, _mm512_and_si512(codes, mask), group);
         }
-        for (p, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: line `p * depth + k` of `P * depth`; a line is aligned. A prefetch may lead anywhere.
-            let codes = unsafe {
-                let line = blocks.add(p * depth + k);
-                _mm_prefetch::<_MM_HINT_T0>(line.cast::<i8>().wrapping_add(AHEAD));
-                _mm512_load_si512(line.cast())
-            };
-            for ((acc, &mask), &group) in acc.iter_mut().zip(&masks).zip(&groups) {
-                *acc = _mm512_dpbusd_epi32(*acc, _mm512_and_si512(codes, mask), group);
-            }
+    };
+    let whole = depth / STEP * STEP;
+    for k in (0..whole).step_by(STEP) {
+        for (i, acc) in acc.iter_mut().enumerate() {
+            add(acc, k + i);
         }
     }
-    let mut rows = [_mm512_setzero_si512(); P];
-    for (row, [a, b, c, d]) in rows.iter_mut().zip(acc) {
-        let low = _mm512_add_epi32(a, _mm512_srai_epi32::<2>(b));
-        let high = _mm512_add_epi32(_mm512_srai_epi32::<4>(c), _mm512_srai_epi32::<6>(d));
-        *row = _mm512_add_epi32(low, high);
+    for k in whole..depth {
+        add(&mut acc[0], k);
     }
-    // SAFETY: the `16 P` sums.
-    unsafe { store(&rows, sums) };
+    let [first, others @ ..] = acc;
+    let [a, b, c, d] = others.into_iter().fold(first, |mut all, acc| {
+        all.iter_mut().zip(acc).for_each(|(all, acc)| *all = _mm512_add_epi32(*all, acc));
+        all
+    });
+    let low = _mm512_add_epi32(a, _mm512_srai_epi32::<2>(b));
+    let high = _mm512_add_epi32(_mm512_srai_epi32::<4>(c), _mm512_srai_epi32::<6>(d));
+    // SAFETY: the 16 sums.
+    unsafe { store(&[_mm512_add_epi32(low, high)], sums) };
 }
 
 /// `T` tokens and `P` panels: codes are unpacked once for all tokens.
@@ -197,6 +195,37 @@ unsafe fn int8_tile<const T: usize, const P: usize>(
     }
 }
 
+/// One token and one panel of bytes.
+///
+/// # Safety
+///
+/// `lines` leads to `depth` lines, `x` to `depth` groups, `sums` to 16 sums.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn rows_vector(lines: *const Line, x: *const [i8; GROUP], sums: *mut i32, shape: Shape) {
+    let Shape { depth, .. } = shape;
+    let mut acc = [_mm512_setzero_si512(); STEP];
+    // SAFETY: line `k` of `depth`, which is aligned, and group `k` of as many. A prefetch may lead anywhere.
+    let add = |acc: &mut __m512i, k: usize| unsafe {
+        let line = lines.add(k);
+        _mm_prefetch::<_MM_HINT_T0>(line.cast::<i8>().wrapping_add(AHEAD));
+        let group = _mm512_set1_epi32(group(x, k));
+        *acc = _mm512_dpbusd_epi32(*acc, _mm512_load_si512(line.cast()), group);
+    };
+    let whole = depth / STEP * STEP;
+    for k in (0..whole).step_by(STEP) {
+        for (i, acc) in acc.iter_mut().enumerate() {
+            add(acc, k + i);
+        }
+    }
+    for k in whole..depth {
+        add(&mut acc[0], k);
+    }
+    let sum = acc.into_iter().fold(_mm512_setzero_si512(), |sum, acc| _mm512_add_epi32(sum, acc));
+    // SAFETY: the 16 sums.
+    unsafe { store(&[sum], sums) };
+}
+
 /// `T` tokens and `P` panels of bytes.
 ///
 /// # Safety
@@ -215,14 +244,8 @@ unsafe fn rows_tile<const T: usize, const P: usize>(
     for k in 0..depth {
         let mut bytes = [_mm512_setzero_si512(); P];
         for (p, bytes) in bytes.iter_mut().enumerate() {
-            // SAFETY: line `p * depth + k` of `P * depth`; a line is aligned. A prefetch may lead anywhere.
-            *bytes = unsafe {
-                let line = lines.add(p * depth + k);
-                if T == 1 {
-                    _mm_prefetch::<_MM_HINT_T0>(line.cast::<i8>().wrapping_add(AHEAD));
-                }
-                _mm512_load_si512(line.cast())
-            };
+            // SAFETY: line `p * depth + k` of `P * depth`; a line is aligned.
+            *bytes = unsafe { _mm512_load_si512(lines.add(p * depth + k).cast()) };
         }
         for (t, acc) in acc.iter_mut().enumerate() {
             // SAFETY: group `k * T + t` of `depth * T`.

@@ -7,10 +7,11 @@
 
 use rayon::prelude::*;
 
-use super::gemm::{Block, Matrix, with_scratch};
+use super::gemm::{Matrix, with_scratch};
 pub use super::rotation::Rope;
 use super::rotation::{gather, gather_rotated, scatter_rotated_back};
 use crate::exp::exp;
+use crate::gemm::Block;
 use crate::shared::Shared;
 use crate::simd::{LANES, arch, max, simd, sum};
 

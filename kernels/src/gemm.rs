@@ -1,0 +1,237 @@
+//! Products of f32 matrices on one thread: of training, and of attention.
+//!
+//! The left side is read through its strides, and nothing but the right side's edges is packed. Every entry of a product is
+//! one chain of fused multiply-adds in the order of the inner index, whatever the tile and the vector width: the same bytes
+//! on every CPU with FMA, whatever is computed beside it.
+
+use pulp::{Simd, WithSimd};
+
+/// Inner-index block: keeps the block of the right side within the first two cache levels.
+const INNER: usize = 128;
+
+/// Vectors in the width of one tile.
+const WIDTH: usize = 2;
+
+/// Columns in the widest tile: two vectors of AVX-512.
+const MAX_WIDTH: usize = 32;
+
+/// A matrix inside a slice: entry `(i, j)` is `values[i * row_stride + j * col_stride]`.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) col_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A row-major matrix `[rows, cols]`.
+    ///
+    /// # Panics
+    ///
+    /// If `values` is not `rows * cols` long.
+    #[inline(always)]
+    pub fn new(values: &'a [f32], rows: usize, cols: usize) -> Self {
+        // Checked, since a product that wraps could pass and let the tiles read elsewhere.
+        assert_eq!(Some(values.len()), rows.checked_mul(cols), "matrix of {rows} x {cols}");
+        Self { values, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// Rows of `cols` entries that start `row_stride` apart.
+    ///
+    /// # Panics
+    ///
+    /// If the last row ends outside `values`.
+    #[inline(always)]
+    pub(crate) fn strided(values: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        assert!(
+            rows == 0 || (rows - 1) * row_stride + cols <= values.len(),
+            "rows outside the slice"
+        );
+        Self { values, rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// The same entries with rows and columns exchanged; nothing moves.
+    #[inline(always)]
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// The first `rows` rows.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    #[inline(always)]
+    pub(crate) fn first_rows(self, rows: usize) -> Self {
+        assert!(rows <= self.rows);
+        Self { rows, ..self }
+    }
+
+    /// Entries from `(row, col)` on.
+    #[inline(always)]
+    fn from(self, row: usize, col: usize) -> *const f32 {
+        // In bounds or one past: `row <= rows`, `col <= cols`.
+        self.values.as_ptr().wrapping_add(row * self.row_stride + col * self.col_stride)
+    }
+}
+
+/// One product on one thread: `out = a * b`, rows of `out` starting `out_stride` apart.
+pub(crate) struct Block<'a> {
+    pub(crate) a: Matrix<'a>,
+    /// Row-major (`col_stride` 1).
+    pub(crate) b: Matrix<'a>,
+    pub(crate) out: &'a mut [f32],
+    pub(crate) out_stride: usize,
+    pub(crate) accumulate: bool,
+}
+
+impl WithSimd for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { a, b, out, out_stride, accumulate } = self;
+        let (m, k, n) = (a.rows, a.cols, b.cols);
+        assert_eq!(b.rows, k, "inner sides of a product");
+        assert_eq!(b.col_stride, 1, "right side by rows");
+        if m == 0 || n == 0 {
+            return;
+        }
+        assert!((m - 1) * out_stride + n <= out.len(), "product outside the slice");
+        let width = WIDTH * S::F32_LANES;
+        // Room for one block of the right side's last columns, padded with zeros; filled where there are such.
+        let mut edge: [f32; INNER * MAX_WIDTH];
+        assert!(width <= MAX_WIDTH);
+        for k0 in (0..k).step_by(INNER) {
+            let depth = INNER.min(k - k0);
+            let accumulate = accumulate || k0 > 0;
+            for j in (0..n).step_by(width) {
+                let cols = width.min(n - j);
+                let (right, right_stride) = if cols == width {
+                    (b.from(k0, j), b.row_stride)
+                } else {
+                    edge = [0.0; INNER * MAX_WIDTH];
+                    for p in 0..depth {
+                        let row = (k0 + p) * b.row_stride + j;
+                        edge[p * width..p * width + cols]
+                            .copy_from_slice(&b.values[row..row + cols]);
+                    }
+                    (edge.as_ptr(), width)
+                };
+                let mut i = 0;
+                while i < m {
+                    let left = a.from(i, k0);
+                    let strides = (a.row_stride, a.col_stride);
+                    let target = &mut out[i * out_stride + j..];
+                    // SAFETY: the tile's rows are within `a` and `out` (checked above), its columns within `b` or the
+                    // padded edge.
+                    i += unsafe {
+                        macro_rules! tile {
+                            ($rows:literal) => {{
+                                tile::<S, $rows>(
+                                    simd,
+                                    depth,
+                                    left,
+                                    strides,
+                                    right,
+                                    right_stride,
+                                    target,
+                                    out_stride,
+                                    cols,
+                                    accumulate,
+                                );
+                                $rows
+                            }};
+                        }
+                        match m - i {
+                            8.. if S::REGISTER_COUNT >= 32 => tile!(8),
+                            6.. if S::REGISTER_COUNT < 32 => tile!(6),
+                            4.. => tile!(4),
+                            2.. => tile!(2),
+                            _ => tile!(1),
+                        }
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// A tile of `ROWS` rows and [`WIDTH`] vectors, of which the first `cols` columns are kept.
+///
+/// # Safety
+///
+/// `left` is readable at `i * strides.0 + p * strides.1` and `right` at `p * right_stride + j` for every `i < ROWS`,
+/// `p < depth`, `j < WIDTH * S::F32_LANES`; `out` holds `ROWS` rows of `cols` entries, `out_stride` apart.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "an inner loop: all of them vary between calls")]
+unsafe fn tile<S: Simd, const ROWS: usize>(
+    simd: S,
+    depth: usize,
+    left: *const f32,
+    strides: (usize, usize),
+    right: *const f32,
+    right_stride: usize,
+    out: &mut [f32],
+    out_stride: usize,
+    cols: usize,
+    accumulate: bool,
+) {
+    let lanes = S::F32_LANES;
+    // Rows of a narrow tile go through a copy of full width.
+    let whole = cols == WIDTH * lanes;
+    let mut copy = [0.0_f32; MAX_WIDTH];
+    let mut sums = [[simd.splat_f32s(0.0); WIDTH]; ROWS];
+    if accumulate {
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let row = if whole {
+                out[i * out_stride..].as_ptr()
+            } else {
+                copy[..cols].copy_from_slice(&out[i * out_stride..i * out_stride + cols]);
+                copy.as_ptr()
+            };
+            for (j, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the row has `WIDTH * lanes` floats; vectors are plain data.
+                *sum = unsafe { row.wrapping_add(j * lanes).cast::<S::f32s>().read_unaligned() };
+            }
+        }
+    }
+    for p in 0..depth {
+        let mut columns = [simd.splat_f32s(0.0); WIDTH];
+        for (j, column) in columns.iter_mut().enumerate() {
+            let right = right.wrapping_add(p * right_stride + j * lanes);
+            // SAFETY: within the right side, by this function's contract.
+            *column = unsafe { right.cast::<S::f32s>().read_unaligned() };
+        }
+        for (i, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: within the left side, by this function's contract.
+            let x = unsafe { *left.wrapping_add(i * strides.0 + p * strides.1) };
+            let x = simd.splat_f32s(x);
+            for (sum, column) in sums.iter_mut().zip(columns) {
+                *sum = simd.mul_add_f32s(x, column, *sum);
+            }
+        }
+    }
+    for (i, sums) in sums.iter().enumerate() {
+        let target = if whole {
+            out[i * out_stride..i * out_stride + WIDTH * lanes].as_mut_ptr()
+        } else {
+            copy.as_mut_ptr()
+        };
+        for (j, sum) in sums.iter().enumerate() {
+            // SAFETY: `target` has `WIDTH * lanes` floats.
+            unsafe { target.wrapping_add(j * lanes).cast::<S::f32s>().write_unaligned(*sum) };
+        }
+        if !whole {
+            out[i * out_stride..i * out_stride + cols].copy_from_slice(&copy[..cols]);
+        }
+    }
+}
