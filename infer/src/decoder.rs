@@ -17,7 +17,7 @@ use crate::head::Head;
 use crate::linear::{Engine, Linear};
 use crate::mlp::Mlp;
 use crate::norm::Norm;
-use crate::packed_file;
+use crate::packed_file::PackedFile;
 use crate::rope::Rope;
 use crate::rows::Rows;
 
@@ -48,7 +48,7 @@ impl Model {
     ///
     /// What the file breaks a rule with, or a kernel that is not to be had.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::load(packed_file::open(path)?.0)
+        Self::open_with(path, Engine::detect()?)
     }
 
     /// Reads a packed file, to be computed so.
@@ -57,7 +57,8 @@ impl Model {
     ///
     /// What the file breaks a rule with.
     pub fn open_with(path: &Path, engine: Engine) -> Result<Self> {
-        Self::with_engine(packed_file::open(path)?.0, engine)
+        let file = PackedFile::open(path)?;
+        Self::build(file.model, engine, &|| file.map.release())
     }
 
     /// Takes over a packed model, with the kernel that this CPU or `TERN_KERNEL` chooses.
@@ -76,15 +77,19 @@ impl Model {
     /// The first entry or tensor that breaks a rule.
     pub fn with_engine(packed: PackedModel, engine: Engine) -> Result<Self> {
         packed.validate()?;
+        Self::build(packed, engine, &|| {})
+    }
+
+    /// Takes over a model that breaks no rule; `release` is called when its tensors, as far as they were read by then, are
+    /// not wanted for a while.
+    fn build(packed: PackedModel, engine: Engine, release: &dyn Fn()) -> Result<Self> {
+        release();
         let PackedModel { metadata, tensors } = packed;
         let config = &metadata.config;
         let mut tensors = Tensors { config, engine: &engine, tensors };
         let embed_tokens = Rows::new(tensors.float(EMBEDDING)?, config.hidden_size);
         let learned = config.position == Position::Learned;
         let embed_positions = learned.then(|| tensors.floats(POSITIONS)).transpose()?;
-        let layers = (0..config.num_hidden_layers).map(|layer| tensors.block(layer));
-        let layers = layers.collect::<Result<_>>()?;
-        let norm = tensors.norm("model.norm", config.final_norm)?;
         let lm_head = match config.has_head() {
             false => Head::float(embed_tokens.clone(), &engine),
             true => match tensors.take(HEAD)? {
@@ -92,6 +97,11 @@ impl Model {
                 ternary => Head::ternary(ternary, config, &engine),
             },
         };
+        release();
+        let layers = (0..config.num_hidden_layers).map(|layer| tensors.block(layer));
+        let layers = layers.collect::<Result<_>>()?;
+        let norm = tensors.norm("model.norm", config.final_norm)?;
+        release();
         let rope = (!learned).then(|| Rope::new(config.head_dim, config.rope_theta));
         Ok(Self { engine, embed_tokens, embed_positions, layers, norm, lm_head, rope, metadata })
     }

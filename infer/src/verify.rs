@@ -25,6 +25,7 @@ use tern_format::packed::{Encoding, FloatType, PackedModel, Tensor};
 use crate::decoder::Model;
 use crate::error::{Error, Result};
 use crate::loss::mean_loss;
+use crate::packed_file::PackedFile;
 use matrix::{Trits, judge};
 
 /// How far the loss of the packed file may be from the trainer's, in nats per token.
@@ -150,7 +151,7 @@ impl Report {
 /// read or does not fit, or a kernel that is not to be had.
 pub fn verify(path: &Path) -> Result<Report> {
     let in_file = |source| tern_format::Error::In { path: path.into(), source: Box::new(source) };
-    let (packed, file_sha256, size_bytes) = crate::packed_file::open(path)?;
+    let PackedFile { model: packed, sha256: file_sha256, size_bytes, .. } = PackedFile::open(path)?;
     let report = verify_model(packed, size_bytes).map_err(|error| match error {
         Error::Format(source) => in_file(source).into(),
         other => other,

@@ -35,6 +35,15 @@ impl MappedFile {
         let map = unsafe { memmap2::Mmap::map(&file)? };
         Ok(Self(Some(map)))
     }
+
+    /// Lets go of the memory of what was read so far; what is read again comes from the file again.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Some(map) = &self.0 {
+            // SAFETY: the map is read-only, so its pages hold what the file does. A refusal costs memory only.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
 }
 
 impl Deref for MappedFile {
