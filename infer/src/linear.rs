@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use tern_format::config::ActivationQuantizer;
-use tern_format::packed::Tensor;
+use tern_format::packed::{Encoding, Tensor};
 use tern_kernels::pool::Pool;
 use tern_kernels::ternary::Kernel;
 use tern_kernels::ternary_matrix::{T2, TernaryMatrix};
@@ -102,6 +102,8 @@ impl Linear {
         bias: Option<Vec<f32>>,
     ) -> Self {
         let d_output = tensors.iter().map(|(_, d_output)| d_output).sum();
+        let tensors: Vec<_> =
+            tensors.into_iter().map(|(tensor, d_output)| (readable(tensor), d_output)).collect();
         let is_ternary = |tensor: &Tensor| matches!(tensor, Tensor::Ternary(_));
         let mut parts = Vec::new();
         // Neighbours that are ternary are one matrix; in a model that a verifier would accept all are.
@@ -164,6 +166,17 @@ impl Linear {
             }
         }
         y
+    }
+}
+
+/// Trits in an encoding that a kernel's matrix is made of.
+fn readable(tensor: Tensor) -> Tensor {
+    match tensor {
+        Tensor::Ternary(ternary) if ternary.encoding != Encoding::T2 => {
+            let t2 = ternary.encode_as(Encoding::T2);
+            Tensor::Ternary(t2.expect("`validate` has passed it, and t2 holds all trits"))
+        }
+        other => other,
     }
 }
 
