@@ -4,6 +4,7 @@
 #[cfg(feature = "train")]
 mod chart;
 mod commands;
+mod encoding;
 mod help;
 #[cfg(feature = "train")]
 mod history;

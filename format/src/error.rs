@@ -170,6 +170,41 @@ pub enum Error {
         /// The input.
         column: usize,
     },
+    /// A word that is no code of trits.
+    #[error("row {row}, column {column}: {found} is no code of trits, the largest is {most}")]
+    Word {
+        /// The output.
+        row: usize,
+        /// The first input of the word.
+        column: usize,
+        /// The word.
+        found: u32,
+        /// The largest that is one.
+        most: u32,
+    },
+    /// Four trits that an encoding cannot hold.
+    #[error(
+        "row {row}, columns {column} to {}: {encoding} has no code for {non_zeros} trits that are not zero",
+        column + 3
+    )]
+    Group {
+        /// The encoding.
+        encoding: &'static str,
+        /// The output.
+        row: usize,
+        /// The first input of the four.
+        column: usize,
+        /// How many of them are not zero.
+        non_zeros: usize,
+    },
+    /// A row that ends inside a group.
+    #[error("{encoding} has groups of four: d_input must be a multiple of 4, is {d_input}")]
+    Width {
+        /// The encoding.
+        encoding: &'static str,
+        /// The number of inputs.
+        d_input: usize,
+    },
     /// Bits past the end of a row are set.
     #[error("row {row}: the bits past column {d_input} must be zero")]
     Padding {
@@ -217,7 +252,7 @@ pub enum Error {
         reads: u32,
     },
     /// The file packs its trits in a way that this program does not know.
-    #[error("the encoding must be \"t2\", is {}", quoted(found))]
+    #[error("the encoding must be t2, t5, s24 or s24n, is {}", quoted(found))]
     Encoding {
         /// The encoding in the file.
         found: String,

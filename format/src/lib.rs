@@ -18,10 +18,13 @@ pub mod packed;
 mod protocol_buffer;
 pub mod pytorch;
 pub mod regular_file;
+pub mod s24;
+pub mod s24n;
 pub mod safetensors;
 mod sentence_piece;
 pub mod stream;
 pub mod t2;
+pub mod t5;
 pub mod tokenizer;
 mod tokenizer_json;
 

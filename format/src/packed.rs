@@ -3,7 +3,7 @@
 //! The container is [`crate::safetensors`]. Its tensors are those of [`ModelConfig::tensors`] and no others:
 //!
 //! ```text
-//! a ternary matrix NAME     NAME         U8   [d_output, ceil(d_input / 4)]   rows in the encoding t2
+//! a ternary matrix NAME     NAME         U8   [d_output, bytes of a row]      rows in the encoding of the file
 //!                           NAME_scale   F32  [1]                             w = scale * trit
 //! any other tensor NAME     NAME         F32, F16 or BF16, the config's shape
 //! a SentencePiece model     tokenizer.model   U8  [bytes]
@@ -18,7 +18,7 @@
 //! ```text
 //! format           "tern"
 //! format_version   "1"
-//! encoding         "t2"
+//! encoding         "t2", "t5", "s24" or "s24n" (the modules of these names)
 //! config           object: ModelConfig, every key
 //! tokenizer        the text of a tokenizer.json; absent where the tensor tokenizer.model is present
 //! generation       object: GenerationDefaults
@@ -33,7 +33,7 @@
 //! Tensors lie in the order F32, then F16 and BF16, then U8, by name within each. One model has one sequence of
 //! bytes.
 //!
-//! Example: the matrix `[[1, 0, -1, 0, -1], [0, 0, 0, 0, 1]]` with scale 0.5, after a norm `[1]` of `F32`:
+//! Example, in `t2`: the matrix `[[1, 0, -1, 0, -1], [0, 0, 0, 0, 1]]` with scale 0.5, after a norm `[1]` of `F32`:
 //!
 //! ```text
 //! {"__metadata__":{…},
@@ -43,6 +43,7 @@
 //! 00 00 80 3F   00 00 00 3F   46 00 55 02
 //! ```
 
+mod encoding;
 mod entries;
 mod metadata;
 mod read;
@@ -51,8 +52,9 @@ mod write;
 
 use std::collections::BTreeMap;
 
+pub use encoding::Encoding;
 pub use metadata::{
-    Check, Encoding, FORMAT_VERSION, GenerationDefaults, MOST_CHECK_IDS, Metadata, Provenance,
+    Check, FORMAT_VERSION, GenerationDefaults, MOST_CHECK_IDS, Metadata, Provenance,
 };
 pub use tensor::{FloatTensor, FloatType, Tensor, TernaryTensor};
 
@@ -85,6 +87,21 @@ impl PackedModel {
         ternary.map(Tensor::parameters).sum()
     }
 
+    /// The same model, its trits in another encoding.
+    ///
+    /// # Errors
+    ///
+    /// The first tensor that the encoding cannot hold, with the row and the group.
+    pub fn encode_as(mut self, encoding: Encoding) -> Result<Self> {
+        self.metadata.encoding = encoding;
+        for (name, tensor) in &mut self.tensors {
+            if let Tensor::Ternary(ternary) = tensor {
+                *ternary = ternary.encode_as(encoding).map_err(|error| error.in_tensor(name))?;
+            }
+        }
+        Ok(self)
+    }
+
     /// Checks the model against its own config: what the reader refuses, the writer does not write.
     ///
     /// # Errors
@@ -95,7 +112,8 @@ impl PackedModel {
         let config = &self.metadata.config;
         let expected: BTreeMap<_, _> = config.tensors().into_iter().collect();
         for (name, shape) in &expected {
-            let check = |tensor: &Tensor| tensor.check(shape, config.is_ternary_matrix(name));
+            let encoding = config.is_ternary_matrix(name).then_some(self.metadata.encoding);
+            let check = |tensor: &Tensor| tensor.check(shape, encoding);
             let checked = self.tensors.get(name).ok_or(Error::Missing).and_then(check);
             checked.map_err(|error| error.in_tensor(name))?;
         }

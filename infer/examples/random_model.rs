@@ -1,7 +1,9 @@
-//! Writes a packed model of random trits in a shape that rivals are measured in: for speed only.
+//! Writes a packed model of random trits in a shape that rivals are measured in: for speed only. In the encodings `s24` and
+//! `s24n` the trits keep 2:4, and those of `s24n` have no four zeros together.
 //!
 //! ```sh
 //! cargo run --release -p tern-infer --example random_model -- 25m random-25m.safetensors
+//! cargo run --release -p tern-infer --example random_model -- 25m sparse-25m.safetensors --encoding s24n
 //! ```
 
 use std::collections::BTreeMap;
@@ -11,7 +13,10 @@ use std::path::Path;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use tern_format::config::{ActivationQuantizer, Architecture, ModelConfig};
-use tern_format::packed::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor};
+use tern_format::packed::{
+    Encoding, FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor,
+};
+use tern_format::s24::PATTERNS;
 use tern_format::tokenizer::TokenizerSource;
 
 /// Layers, hidden size, feed-forward size, heads, key/value heads, vocabulary.
@@ -26,10 +31,16 @@ const SHAPES: [(&str, [usize; 6]); 4] = [
 const TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,"model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"vocab":{"a":0},"merges":[]}}"#;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(shape), Some(path), None) = (arguments.next(), arguments.next(), arguments.next())
-    else {
-        return Err("usage: random_model 25m|125m|700m|2b4t FILE".into());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (shape, path, encoding): (&str, &str, Encoding) = match arguments[..] {
+        [shape, path] => (shape, path, Encoding::T2),
+        [shape, path, "--encoding", name] => (shape, path, name.parse()?),
+        _ => {
+            return Err(
+                "usage: random_model 25m|125m|700m|2b4t FILE [--encoding t2|t5|s24|s24n]".into()
+            );
+        }
     };
     let Some((_, [layers, hidden, intermediate, heads, key_value_heads, vocab_size])) =
         SHAPES.into_iter().find(|(name, _)| *name == shape)
@@ -53,7 +64,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, shape) in config.tensors() {
         let count: usize = shape.iter().product();
         let tensor = if config.is_block_linear(&name) {
-            let trits: Vec<i8> = (0..count).map(|_| (random.next_u32() % 3) as i8 - 1).collect();
+            let mut below = |most: usize| random.next_u32() as usize % most;
+            let trits: Vec<i8> = match encoding {
+                Encoding::T2 | Encoding::T5 => (0..count).map(|_| below(3) as i8 - 1).collect(),
+                Encoding::S24 => (0..count / 4).flat_map(|_| PATTERNS[below(33)]).collect(),
+                Encoding::S24n => (0..count / 4).flat_map(|_| PATTERNS[1 + below(32)]).collect(),
+            };
             let scale = (shape[1] as f32).sqrt().recip();
             Tensor::Ternary(TernaryTensor::from_trits(&trits, shape[1], scale))
         } else if shape.len() == 1 {
@@ -69,6 +85,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         tensors.insert(name, tensor);
     }
     let metadata = Metadata::new(config, TokenizerSource::Json(TOKENIZER.into()));
-    PackedModel { metadata, tensors }.write(Path::new(&path))?;
+    PackedModel { metadata, tensors }.encode_as(encoding)?.write(Path::new(path))?;
     Ok(())
 }

@@ -305,7 +305,9 @@ impl Tensors<'_> {
             }
             d_input = part.d_input;
         }
-        Ok(Linear::new(self.engine, tensors, d_input, (!bias.is_empty()).then_some(bias)))
+        let bias = (!bias.is_empty()).then_some(bias);
+        let quantizer = self.config.activation_quantizer;
+        Ok(Linear::new(self.engine, quantizer, tensors, d_input, bias))
     }
 
     fn block(&mut self, layer: usize) -> Result<Block> {
@@ -354,7 +356,8 @@ mod tests {
     use std::sync::Arc;
     use tern_format::config::{ActivationQuantizer, Architecture};
 
-    use tern_format::packed::FloatType;
+    use tern_format::packed::{Encoding, FloatType, TernaryTensor};
+    use tern_format::s24::PATTERNS;
     use tern_kernels::pool::Pool;
 
     use super::*;
@@ -436,6 +439,40 @@ mod tests {
             let most = theirs.iter().fold(0.0f32, |most, x| most.max(x.abs()));
             for (a, b) in ours.iter().zip(&theirs) {
                 assert!((a - b).abs() < 3e-2 * most);
+            }
+        }
+    }
+
+    #[test]
+    fn the_encoding_of_the_trits_changes_no_bit() {
+        for quantizer in [ActivationQuantizer::None, ActivationQuantizer::Int8] {
+            let mut config = config(Architecture::Bitlm);
+            (config.hidden_size, config.intermediate_size) = (40, 132);
+            config.activation_quantizer = quantizer;
+            let mut packed = packed(&config, 12);
+            for tensor in packed.tensors.values_mut() {
+                if let Tensor::Ternary(ternary) = tensor {
+                    // Groups of which none is all zeros.
+                    let group = |g: usize| PATTERNS[1 + (g * g * 7 + g / 5) % 32];
+                    let count = ternary.d_output * ternary.d_input / 4;
+                    let trits: Vec<i8> = (0..count).flat_map(group).collect();
+                    *ternary =
+                        TernaryTensor::from_trits(&trits, ternary.d_input, ternary.scales[0]);
+                }
+            }
+            for kernel in kernels() {
+                let run = |encoding| {
+                    let packed = packed.clone().encode_as(encoding).unwrap();
+                    let model = Model::with_engine(packed, kernel.into()).unwrap();
+                    let mut cache = model.cache();
+                    let mut all = model.logits_all(&ids(40), &mut cache).unwrap();
+                    all.extend(model.logits_last(&ids(1), &mut cache).unwrap());
+                    (all, model.layers.len())
+                };
+                let expected = run(Encoding::T2);
+                for encoding in Encoding::ALL {
+                    assert!(run(encoding) == expected, "{} {encoding:?}", kernel.name());
+                }
             }
         }
     }

@@ -44,8 +44,9 @@ impl Head {
     /// - `rows`: `[vocab_size, hidden]`
     pub(crate) fn ternary(rows: Tensor, config: &ModelConfig, engine: &Engine) -> Self {
         let hidden = config.hidden_size;
-        let linear = Linear::new(engine, vec![(rows, config.vocab_size)], hidden, None);
-        Self::Ternary { linear, hidden, quantizer: config.activation_quantizer }
+        let quantizer = config.activation_quantizer;
+        let linear = Linear::new(engine, quantizer, vec![(rows, config.vocab_size)], hidden, None);
+        Self::Ternary { linear, hidden, quantizer }
     }
 
     /// Bytes that one token's largest logits read.

@@ -4,8 +4,9 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use tern_format::config::ActivationQuantizer;
-use tern_format::packed::Tensor;
+use tern_format::packed::{Encoding, Tensor, TernaryTensor};
 use tern_kernels::pool::Pool;
+use tern_kernels::sparse_matrix::{S24n, SparseMatrix};
 use tern_kernels::ternary::Kernel;
 use tern_kernels::ternary_matrix::{T2, TernaryMatrix};
 use tern_kernels::tokens::{FloatTokens, Int8Tokens};
@@ -85,6 +86,7 @@ pub struct Linear {
 #[derive(Debug)]
 enum Weights {
     Ternary(TernaryMatrix),
+    Sparse(SparseMatrix),
     /// `[d_output, d_input]`. They are never ternarized here: a latent model is a float model, and the verifier says so.
     Float(Rows),
 }
@@ -97,23 +99,30 @@ impl Linear {
     /// - `tensors`: each with its `d_output`, `[d_output, d_input]`; `bias`: of all of them, one after the other
     pub fn new(
         engine: &Engine,
+        quantizer: ActivationQuantizer,
         tensors: Vec<(Tensor, usize)>,
         d_input: usize,
         bias: Option<Vec<f32>>,
     ) -> Self {
         let d_output = tensors.iter().map(|(_, d_output)| d_output).sum();
+        // The kernel of 2:4 is for codes; with floats it would unpack the matrix for every token.
+        let sparse = quantizer == ActivationQuantizer::Int8 && engine.kernel.prefers_sparse();
+        let readable = |(tensor, d_output)| (readable(tensor, sparse), d_output);
+        let tensors: Vec<_> = tensors.into_iter().map(readable).collect();
         let is_ternary = |tensor: &Tensor| matches!(tensor, Tensor::Ternary(_));
         let mut parts = Vec::new();
         // Neighbours that are ternary are one matrix; in a model that a verifier would accept all are.
         for run in tensors.chunk_by(|(a, _), (b, _)| is_ternary(a) && is_ternary(b)) {
-            let mut stacked = Vec::new();
+            let (mut stacked, mut sparse) = (Vec::new(), Vec::new());
             for (tensor, d_output) in run {
                 match tensor {
-                    Tensor::Ternary(tensor) => stacked.push(T2 {
-                        bytes: &tensor.bytes,
-                        d_output: *d_output,
-                        scale: tensor.scales.first().copied().unwrap_or(1.0),
-                    }),
+                    Tensor::Ternary(TernaryTensor { encoding, bytes, scales, .. }) => {
+                        let (d_output, scale) = (*d_output, scales.first().copied().unwrap_or(1.0));
+                        match encoding {
+                            Encoding::S24n => sparse.push(S24n { bytes, d_output, scale }),
+                            _ => stacked.push(T2 { bytes, d_output, scale }),
+                        }
+                    }
                     Tensor::Float(rows) => {
                         parts.push(Weights::Float(Rows::new(rows.clone(), d_input)));
                     }
@@ -121,6 +130,10 @@ impl Linear {
             }
             if !stacked.is_empty() {
                 parts.push(Weights::Ternary(TernaryMatrix::stack(&engine.pool, &stacked, d_input)));
+            }
+            // A file has one encoding, so the order of the two is theirs.
+            if !sparse.is_empty() {
+                parts.push(Weights::Sparse(SparseMatrix::stack(&engine.pool, &sparse, d_input)));
             }
         }
         Self { d_output, parts, bias }
@@ -130,6 +143,7 @@ impl Linear {
     pub(crate) fn size_bytes(&self) -> usize {
         let size = |part: &Weights| match part {
             Weights::Ternary(w) => w.size_bytes(),
+            Weights::Sparse(w) => w.size_bytes(),
             Weights::Float(rows) => rows.size_bytes(),
         };
         self.parts.iter().map(size).sum()
@@ -167,6 +181,20 @@ impl Linear {
     }
 }
 
+/// Trits in an encoding that a kernel's matrix is made of: `s24n` where it gains by that, else `t2`.
+fn readable(tensor: Tensor, sparse: bool) -> Tensor {
+    match tensor {
+        Tensor::Ternary(ternary)
+            if ternary.encoding != Encoding::T2
+                && !(sparse && ternary.encoding == Encoding::S24n) =>
+        {
+            let t2 = ternary.encode_as(Encoding::T2);
+            Tensor::Ternary(t2.expect("`validate` has passed it, and t2 holds all trits"))
+        }
+        other => other,
+    }
+}
+
 impl Weights {
     fn forward(&self, engine: &Engine, x: &Activations<'_>) -> Vec<f32> {
         let Engine { kernel, pool } = engine;
@@ -179,6 +207,16 @@ impl Weights {
             (Self::Ternary(w), Some(x)) => {
                 let mut y = vec![0.0; x.seq() * w.d_output()];
                 kernel.ternary_int8(pool, w, x, &mut y);
+                y
+            }
+            (Self::Sparse(w), None) => {
+                let mut y = vec![0.0; x.seq() * w.d_output()];
+                kernel.sparse_f32(pool, w, x.float(), &mut y);
+                y
+            }
+            (Self::Sparse(w), Some(x)) => {
+                let mut y = vec![0.0; x.seq() * w.d_output()];
+                kernel.sparse_int8(pool, w, x, &mut y);
                 y
             }
             (Self::Float(rows), None) => rows.dense(engine, x.x),

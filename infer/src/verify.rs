@@ -15,6 +15,7 @@
 //! model passes for a ternary one.
 
 pub mod matrix;
+mod two_four;
 
 use std::path::Path;
 
@@ -27,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::loss::mean_loss;
 use crate::packed_file::PackedFile;
 use matrix::{Trits, judge};
+pub use two_four::TwoFour;
 
 /// How far the loss of the packed file may be from the trainer's, in nats per token.
 ///
@@ -73,6 +75,8 @@ pub struct Report {
     pub bits_per_ternary_weight: Option<f64>,
     /// The trits of all those matrices together; absent if there are none.
     pub trits: Option<Trits>,
+    /// The groups of four of all those matrices together; absent if there are none, or a row ends inside a group.
+    pub two_four: Option<TwoFour>,
     /// The tensors, in the order of the forward pass.
     pub tensors: Vec<TensorReport>,
     /// The file's loss against the trainer's.
@@ -88,7 +92,7 @@ pub struct TensorReport {
     pub name: String,
     /// `[d_output, d_input]` of a matrix.
     pub shape: Vec<usize>,
-    /// How it is stored: `t2`, `f32`, `f16` or `bf16`.
+    /// How it is stored: `t2`, `t5`, `s24`, `s24n`, `f32`, `f16` or `bf16`.
     pub stored: &'static str,
     /// Bytes of its data, scales included.
     pub size_bytes: u64,
@@ -105,6 +109,8 @@ pub struct TensorReport {
     pub collapse_floor: Option<f64>,
     /// Its trits; absent unless it is exactly ternary.
     pub trits: Option<Trits>,
+    /// Its groups of four; absent unless it is exactly ternary and its rows end with a group.
+    pub two_four: Option<TwoFour>,
 }
 
 /// The loss of the file on the tokens that it carries.
@@ -202,6 +208,11 @@ pub fn verify_model(packed: PackedModel, size_bytes: u64) -> Result<Report> {
         bits_per_ternary_weight: (ternary_parameters > 0)
             .then(|| bits(ternary_bytes, ternary_parameters)),
         trits: exact.iter().filter_map(|tensor| tensor.trits).reduce(Trits::and),
+        two_four: exact
+            .iter()
+            .map(|tensor| tensor.two_four)
+            .reduce(|a, b| Some(a?.and(b?)))
+            .flatten(),
         tensors,
         loss: loss(packed)?,
         file_sha256: None,
@@ -214,7 +225,7 @@ fn tensor_report(config: &ModelConfig, name: String, tensor: &Tensor) -> Result<
     let (shape, size_bytes) = (tensor.shape(), tensor.size_bytes());
     Ok(TensorReport {
         stored: match tensor {
-            Tensor::Ternary(_) => "t2",
+            Tensor::Ternary(ternary) => ternary.encoding.name(),
             Tensor::Float(float) => match float.dtype {
                 FloatType::F32 => "f32",
                 FloatType::F16 => "f16",
@@ -226,6 +237,7 @@ fn tensor_report(config: &ModelConfig, name: String, tensor: &Tensor) -> Result<
         declared,
         verdict: judged.as_ref().map(|judged| judged.verdict),
         trits: judged.as_ref().and_then(|judged| judged.trits),
+        two_four: judged.as_ref().and_then(|judged| judged.two_four),
         collapse_floor: judged.as_ref().map(|judged| judged.floor),
         scales: judged.map(|judged| judged.scales).unwrap_or_default(),
         name,

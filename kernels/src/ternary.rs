@@ -1,15 +1,19 @@
 //! Products of ternary matrices with float or int8 tokens, and of the int8 head, by the kernel chosen at run time.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::arch::{Arch, Scalar};
 #[cfg(target_arch = "x86_64")]
 use crate::arch::{Avx2, Avx512Vnni, AvxVnni};
 use crate::int8_matrix::Int8Matrix;
+use crate::pages::Line;
 use crate::pool::{PARALLEL, Pool};
+use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::simd;
-use crate::ternary_matrix::{PANEL, TernaryMatrix};
+use crate::sparse_matrix::{self, SparseMatrix};
+use crate::ternary_matrix::{BLOCK, PANEL, TernaryMatrix};
 use crate::tokens::{FloatTokens, GROUP, Int8Tokens, TILES, Tile, tiles};
 
 /// The environment variable that forces a kernel by name.
@@ -20,6 +24,15 @@ const NAMES: [&str; 4] = ["avx512-vnni", "avx-vnni", "avx2", "scalar"];
 
 /// Panels that a kernel is given at once.
 const PANELS: usize = 4;
+
+/// Panels that a kernel of 2:4 is given, so that a table once loaded serves 128 rows; `PANELS` where there are too few rows
+/// for every thread. A tile of 12 tokens is never so multiplied.
+const SPARSE_PANELS: usize = 8;
+const _: () = assert!((PANELS * PANEL).is_multiple_of(sparse_matrix::ROWS));
+const _: () = assert!(TILES[1] * SPARSE_PANELS <= TILES[0] * PANELS, "the sums of a tile fit");
+
+/// From so many tokens on it pays to unpack a 2:4 matrix and multiply as a dense one.
+const UNPACKED: usize = TILES[0];
 
 /// Products that make a task: 10 to 50 us of one core, many times what it costs to hand one out, and little enough
 /// that nobody waits long for the last.
@@ -127,13 +140,16 @@ impl Kernel {
     /// If the shapes do not fit.
     pub fn ternary_int8(&self, pool: &Pool, w: &TernaryMatrix, x: &Int8Tokens, y: &mut [f32]) {
         assert_eq!(w.d_input(), x.d_input(), "the inputs of the matrix");
-        let product = |panels, tile: Tile, sums: &mut [i32]| {
-            self.0.ternary_int8(w.blocks(panels), x.tile(tile), tile.tokens, sums);
+        let product = |panels| {
+            let blocks = w.blocks(panels);
+            move |tile: Tile, sums: &mut [i32]| {
+                self.0.ternary_int8(blocks, x.tile(tile), tile.tokens, sums);
+            }
         };
         let scale = |sums: &[i32], of_rows: &[f32], t: usize, y: &mut [f32]| {
             scale_ints(sums, x.sums()[t], of_rows, x.scales()[t], y);
         };
-        multiply(pool, w.scales(), w.d_input(), x.seq(), y, product, scale);
+        multiply(pool, Walk::of(w.scales(), w.d_input(), x.seq()), y, product, scale);
     }
 
     /// `y[t, r] = (sum_i trit(r, i) * x(t, i)) * scale(r)`.
@@ -147,12 +163,126 @@ impl Kernel {
     /// If the shapes do not fit.
     pub fn ternary_f32(&self, pool: &Pool, w: &TernaryMatrix, x: &FloatTokens, y: &mut [f32]) {
         assert_eq!(w.d_input(), x.d_input(), "the inputs of the matrix");
-        let product = |panels, tile: Tile, sums: &mut [f32]| {
-            self.0.ternary_f32(w.blocks(panels), x.tile(tile), tile.tokens, sums);
+        let product = |panels| {
+            let blocks = w.blocks(panels);
+            move |tile: Tile, sums: &mut [f32]| {
+                self.0.ternary_f32(blocks, x.tile(tile), tile.tokens, sums);
+            }
         };
         let scale =
             |sums: &[f32], of_rows: &[f32], _, y: &mut [f32]| scale_floats(sums, of_rows, y);
-        multiply(pool, w.scales(), w.d_input(), x.seq(), y, product, scale);
+        multiply(pool, Walk::of(w.scales(), w.d_input(), x.seq()), y, product, scale);
+    }
+
+    /// Whether a 2:4 matrix is faster with this kernel as a [`SparseMatrix`] than as a dense one. The products are equal to
+    /// the bit either way.
+    pub fn prefers_sparse(&self) -> bool {
+        self.0.prefers_sparse()
+    }
+
+    /// As [`Self::ternary_int8`], of a 2:4 matrix.
+    ///
+    /// # Shapes
+    ///
+    /// - `w`: `[d_output, d_input]`; `x`: `[seq, d_input]`; `y`: `[seq, d_output]`
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit.
+    pub fn sparse_int8(&self, pool: &Pool, w: &SparseMatrix, x: &Int8Tokens, y: &mut [f32]) {
+        assert_eq!(w.d_input(), x.d_input(), "the inputs of the matrix");
+        if x.seq() >= UNPACKED {
+            let depth = w.d_input().div_ceil(BLOCK);
+            let product = |panels: Range<usize>| {
+                let (used, blocks) = (panels.len() * depth, self.unpack(w, panels));
+                move |tile: Tile, sums: &mut [i32]| {
+                    self.0.ternary_int8(&blocks[..used], x.tile(tile), tile.tokens, sums);
+                }
+            };
+            let scale = |sums: &[i32], of_rows: &[f32], t: usize, y: &mut [f32]| {
+                scale_ints(sums, x.sums()[t], of_rows, x.scales()[t], y);
+            };
+            return multiply(pool, Walk::of(w.scales(), w.d_input(), x.seq()), y, product, scale);
+        }
+        let groups = w.depth() * sparse_matrix::GROUPS;
+        let tables = self.tables(x, groups);
+        let product = |panels: Range<usize>| {
+            let (lines, width, tables) = (w.lines(panels.clone()), panels.len() * PANEL, &tables);
+            move |tile: Tile, sums: &mut [i32]| {
+                let mut all = [0; SPARSE_PANELS * PANEL];
+                let all = &mut all[..width.next_multiple_of(sparse_matrix::ROWS)];
+                for (t, sums) in (tile.first..).zip(sums.chunks_exact_mut(width)) {
+                    self.0.sparse_int8(lines, &tables[t * groups..][..groups], all);
+                    sums.copy_from_slice(&all[..width]);
+                }
+            }
+        };
+        // The sums are of trits already.
+        let scale = |sums: &[i32], of_rows: &[f32], t: usize, y: &mut [f32]| {
+            scale_ints(sums, 0, of_rows, x.scales()[t], y);
+        };
+        let mut walk = Walk::of(w.scales(), w.d_input(), x.seq());
+        let alone = pool.threads() == 1 || walk.work() < PARALLEL;
+        let enough = w.d_output() >= 4 * pool.threads() * SPARSE_PANELS * PANEL;
+        if alone || enough {
+            walk.at_once = SPARSE_PANELS;
+        }
+        multiply(pool, walk, y, product, scale);
+    }
+
+    /// As [`Self::ternary_f32`], of a 2:4 matrix.
+    ///
+    /// # Shapes
+    ///
+    /// - `w`: `[d_output, d_input]`; `x`: `[seq, d_input]`; `y`: `[seq, d_output]`
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit.
+    pub fn sparse_f32(&self, pool: &Pool, w: &SparseMatrix, x: &FloatTokens, y: &mut [f32]) {
+        assert_eq!(w.d_input(), x.d_input(), "the inputs of the matrix");
+        let depth = w.d_input().div_ceil(BLOCK);
+        let product = |panels: Range<usize>| {
+            let (used, blocks) = (panels.len() * depth, self.unpack(w, panels));
+            move |tile: Tile, sums: &mut [f32]| {
+                self.0.ternary_f32(&blocks[..used], x.tile(tile), tile.tokens, sums);
+            }
+        };
+        let scale =
+            |sums: &[f32], of_rows: &[f32], _, y: &mut [f32]| scale_floats(sums, of_rows, y);
+        multiply(pool, Walk::of(w.scales(), w.d_input(), x.seq()), y, product, scale);
+    }
+
+    /// The tables of each token, `[seq, groups]`.
+    fn tables(&self, x: &Int8Tokens, groups: usize) -> Scratch {
+        let mut tables = Scratch::take(x.seq() * groups);
+        for tile in tiles(x.seq()) {
+            for t in 0..tile.tokens {
+                let tables = &mut tables[(tile.first + t) * groups..][..groups];
+                let (tables, rest) = tables.split_at_mut(x.tile(tile).len() / tile.tokens);
+                match tile.tokens {
+                    1 => self.0.tables(x.tile(tile), tables),
+                    tokens => {
+                        let token = x.tile(tile)[t..].iter().step_by(tokens).copied();
+                        self.0.tables(&token.collect::<Vec<_>>(), tables);
+                    }
+                }
+                rest.fill(Line([0; 64]));
+            }
+        }
+        tables
+    }
+
+    /// Panels of a 2:4 matrix as dense ones, block by block.
+    fn unpack(&self, w: &SparseMatrix, panels: Range<usize>) -> Scratch {
+        let depth = w.d_input().div_ceil(BLOCK);
+        let mut blocks = Scratch::take(panels.len().next_multiple_of(2) * depth);
+        let lines = w.lines(panels.clone()).chunks_exact(w.depth() * sparse_matrix::LINES);
+        for (lines, dense) in lines.zip(blocks.chunks_exact_mut(2 * depth)) {
+            let (upper, lower) = dense.split_at_mut(depth);
+            self.0.unpack(lines, [upper, lower]);
+        }
+        blocks
     }
 
     /// `y[t, r] = (sum_i code(r, i) * code(t, i)) * scale(r) * scale(t)`, the sum exact.
@@ -167,15 +297,18 @@ impl Kernel {
     pub fn int8_rows(&self, pool: &Pool, w: &Int8Matrix, x: &Int8Tokens, y: &mut [f32]) {
         assert_eq!(w.d_input(), x.d_input(), "the inputs of the matrix");
         let depth = w.d_input().div_ceil(GROUP);
-        let product = |panels, tile: Tile, sums: &mut [i32]| {
-            // Tokens are filled up to blocks of 16, these rows to groups of four.
-            let x = &x.tile(tile)[..depth * tile.tokens];
-            self.0.int8_rows(w.lines(panels), x, tile.tokens, sums);
+        let product = |panels| {
+            let lines = w.lines(panels);
+            move |tile: Tile, sums: &mut [i32]| {
+                // Tokens are filled up to blocks of 16, these rows to groups of four.
+                let x = &x.tile(tile)[..depth * tile.tokens];
+                self.0.int8_rows(lines, x, tile.tokens, sums);
+            }
         };
         let scale = |sums: &[i32], of_rows: &[f32], t: usize, y: &mut [f32]| {
             scale_ints(sums, Int8Matrix::offset(x.sums()[t]), of_rows, x.scales()[t], y);
         };
-        multiply(pool, w.scales(), w.d_input(), x.seq(), y, product, scale);
+        multiply(pool, Walk::of(w.scales(), w.d_input(), x.seq()), y, product, scale);
     }
 }
 
@@ -202,24 +335,43 @@ simd! {
     }
 }
 
-/// Walks over panels and tiles: a task takes some panels and all tokens.
-///
-/// `product` writes the sums of some panels and a tile, `[tokens, rows]`; `scale` makes the outputs of a token
-/// from its sums and the scales of their rows.
-fn multiply<S: Copy + Default>(
-    pool: &Pool,
-    scales: &[f32],
+/// What a product walks over.
+struct Walk<'a> {
+    /// One for each row.
+    scales: &'a [f32],
     d_input: usize,
     seq: usize,
+    /// Panels that a kernel is given at once.
+    at_once: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn of(scales: &'a [f32], d_input: usize, seq: usize) -> Self {
+        Self { scales, d_input, seq, at_once: PANELS }
+    }
+
+    /// Multiplications.
+    fn work(&self) -> usize {
+        self.seq * self.scales.len() * self.d_input
+    }
+}
+
+/// Walks over panels and tiles: a task takes some panels and all tokens.
+///
+/// `product` makes of some panels what writes their sums with a tile, `[tokens, rows]`; `scale` makes the outputs of a
+/// token from its sums and the scales of their rows.
+fn multiply<S: Copy + Default, P: Fn(Tile, &mut [S])>(
+    pool: &Pool,
+    walk: Walk<'_>,
     y: &mut [f32],
-    product: impl Fn(std::ops::Range<usize>, Tile, &mut [S]) + Sync,
+    product: impl Fn(Range<usize>) -> P + Sync,
     scale: impl Fn(&[S], &[f32], usize, &mut [f32]) + Sync,
 ) {
+    let (work, Walk { scales, seq, at_once, .. }) = (walk.work(), walk);
     let d_output = scales.len();
     assert_eq!(Some(y.len()), seq.checked_mul(d_output), "one output for a row and a token");
     let all = d_output.div_ceil(PANEL);
-    let groups = all.div_ceil(PANELS);
-    let work = seq * d_output * d_input;
+    let groups = all.div_ceil(at_once);
     let tasks = if work < PARALLEL {
         1
     } else {
@@ -230,13 +382,14 @@ fn multiply<S: Copy + Default>(
     pool.run_parts(groups, tasks, |part| {
         let mut sums = [S::default(); TILES[0] * PANELS * PANEL];
         for group in part {
-            let panels = group * PANELS..(group * PANELS + PANELS).min(all);
+            let panels = group * at_once..(group * at_once + at_once).min(all);
             let (first, width) = (panels.start * PANEL, panels.len() * PANEL);
             let rows = width.min(d_output - first);
             let scales = &scales[first..first + rows];
+            let product = product(panels);
             for tile in tiles(seq) {
                 let sums = &mut sums[..tile.tokens * width];
-                product(panels.clone(), tile, sums);
+                product(tile, sums);
                 for (t, sums) in (tile.first..).zip(sums.chunks_exact(width)) {
                     // SAFETY: the rows of this group, which no other task has.
                     let y = unsafe { y.slice(t * d_output + first, rows) };

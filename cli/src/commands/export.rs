@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use tern_format::packed::PackedModel;
+use tern_format::packed::{Encoding, PackedModel};
 use tern_train::checkpoint::{self, Checkpoint};
 use tern_train::directory::RunDirectory;
 
@@ -23,7 +23,8 @@ use tern_datasets::prepare::Prepared;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   tern export runs/quickstart
-  tern export runs/quickstart --checkpoint last --out story.safetensors")]
+  tern export runs/quickstart --checkpoint last --out story.safetensors
+  tern export runs/quickstart --encoding t5 --out archive.safetensors")]
 pub(crate) struct Arguments {
     /// Directory of the run.
     run: PathBuf,
@@ -36,6 +37,10 @@ pub(crate) struct Arguments {
     /// Directory with the run's prepared tokens [default: where the run had them].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// How to pack trits: t2 (2 bits each), t5 (1.6), or, where of each four at most two are not zero, s24 (1.33) and, where
+    /// they are never all zero either, s24n (1.25).
+    #[arg(long, default_value = "t2", value_parser = crate::encoding::parser())]
+    encoding: Encoding,
 }
 
 #[derive(Serialize)]
@@ -58,19 +63,25 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     let session =
         Session { config, directory, data, device: "cpu".into(), stop_at: None, resume: true };
     let checkpoint = choose(&session.directory, &arguments.checkpoint, terminal)?;
-    let exported = export(&session, checkpoint, path)?;
+    let exported = export(&session, checkpoint, path, arguments.encoding)?;
     terminal.result(&exported, &describe(&exported))?;
     terminal.say(&format!("next: tern verify {}", exported.path.display()));
     Ok(Ending::Done)
 }
 
 /// Projects a checkpoint and writes the packed model to `path`.
-pub(crate) fn export(session: &Session, checkpoint: Checkpoint, path: PathBuf) -> Result<Exported> {
+pub(crate) fn export(
+    session: &Session,
+    checkpoint: Checkpoint,
+    path: PathBuf,
+    encoding: Encoding,
+) -> Result<Exported> {
     let device = tern_model::device::find(&session.device)?.autodiff();
     let (model, _, state) =
         checkpoint.restore(&session.config, &session.data.summary.sha256, &device)?;
     let validation = session.validation()?;
     let packed: PackedModel = session.project(&model, Some(&state), Some(&validation))?;
+    let packed = packed.encode_as(encoding)?;
     packed.write(&path)?;
     tracing::debug!(step = state.step, file = %path.display(), "exported");
     Ok(Exported {

@@ -4,25 +4,31 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
+use tern_format::packed::{Encoding, PackedModel};
 use tern_infer::import::huggingface;
 
 use crate::Ending;
 use crate::terminal::{Terminal, bytes, thousands};
 
-/// Turn a model of another program into a packed model.
+/// Turn a model of another program into a packed model, or pack one of ours anew.
 ///
 /// Reads the directories of Hugging Face's transformers, of three kinds: llama (float, or as packed trits), bitnet (packed
 /// with either convention of the scale, or latent weights, which are ternarized once) and gpt2. The directory holds
 /// config.json, the weights (model.safetensors, its shards, or pytorch_model.bin, which is read without executing it) and a
 /// tokenizer. A key of the configuration that would change the model in a way unknown here is refused by name.
 ///
+/// With --encoding the trits are packed so: t2 (2 bits each) holds any, t5 (1.6 bits) too and is for archives; s24 (1.33 bits)
+/// holds those of which each four consecutive have at most two that are not zero, s24n (1.25 bits, the fastest) those of
+/// which they have one or two. A packed model may be given instead of a directory: it keeps all that it carries.
+///
 /// An import carries no tokens to check the loss on, so `tern verify` wants --allow-unchecked-loss.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   tern import bitnet-b1.58-2B-4T --out bitnet.safetensors
-  tern import ~/models/SmolLM-135M-Instruct --out smollm.safetensors")]
+  tern import ~/models/SmolLM-135M-Instruct --out smollm.safetensors
+  tern import model.safetensors --encoding s24n --out sparse.safetensors")]
 pub(crate) struct Arguments {
-    /// The directory.
+    /// The directory, or the packed model.
     directory: PathBuf,
     /// Where to write the packed model.
     #[arg(long, value_name = "FILE")]
@@ -30,37 +36,49 @@ pub(crate) struct Arguments {
     /// Replace a file that is there.
     #[arg(long)]
     replace: bool,
+    /// How to pack trits [default: t2, or as the packed model has them].
+    #[arg(long, value_parser = crate::encoding::parser())]
+    encoding: Option<Encoding>,
 }
 
 #[derive(Serialize)]
 struct Report {
     out: PathBuf,
     architecture: serde_json::Value,
+    encoding: Encoding,
     parameters: u64,
     ternary_parameters: u64,
     size_bytes: u64,
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
-    let Arguments { directory, out, replace } = arguments;
+    let Arguments { directory, out, replace, encoding } = arguments;
     if out.exists() && !replace {
         bail!("{}: is there already; --replace overwrites it", out.display());
     }
-    let model = huggingface(directory)?;
+    let mut model = match directory.is_file() {
+        true => PackedModel::read(directory)?,
+        false => huggingface(directory)?,
+    };
+    if let Some(encoding) = encoding {
+        model = model.encode_as(*encoding)?;
+    }
     model.write(out)?;
     let report = Report {
         out: out.clone(),
         architecture: serde_json::to_value(model.config().architecture)?,
+        encoding: model.metadata.encoding,
         parameters: model.parameters(),
         ternary_parameters: model.ternary_parameters(),
         size_bytes: std::fs::metadata(out)?.len(),
     };
     let text = format!(
-        "{} ({}): {} parameters, {} of them ternary\n",
+        "{} ({}): {} parameters, {} of them ternary, packed as {}\n",
         out.display(),
         bytes(report.size_bytes),
         thousands(report.parameters),
-        thousands(report.ternary_parameters)
+        thousands(report.ternary_parameters),
+        report.encoding.name()
     );
     terminal.result(&report, &text)?;
     terminal.say(&format!("next: tern generate {}", out.display()));

@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use tern_datasets::stories::{Split, stories};
+use tern_format::packed::Encoding;
 use tern_infer::Model;
 use tern_infer::generate::{Generator, Options};
 use tern_infer::loss::mean_loss;
@@ -103,7 +104,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
 
     let checkpoints = session.directory.checkpoints();
     let best = checkpoint::best(&checkpoints, &mut |error| terminal.warn(&error.to_string()))?;
-    let exported = export(&session, best, session.directory.model())?;
+    let exported = export(&session, best, session.directory.model(), Encoding::T2)?;
     terminal.say(&format!("exported {}", describe(&exported).trim_end()));
     let report = verify(&exported.path)?;
     terminal.say(&format!("verified: {}", summary(&report)));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use serde_json::Value;
-use tern_infer::verify::{LossReport, Report, TensorReport, Verdict, verify};
+use tern_infer::verify::{LossReport, Report, TensorReport, TwoFour, Verdict, verify};
 
 use crate::Ending;
 use crate::terminal::{Terminal, bytes, thousands};
@@ -146,11 +146,24 @@ fn overview(report: &Report) -> String {
         report.bits_per_weight
     ));
     if let Some(bits) = report.bits_per_ternary_weight {
-        text.push_str(&format!("; {bits:.3} a ternary weight"));
+        text.push_str(&format!(
+            "; {bits:.3} a ternary weight, encoding {}",
+            report.encoding.name()
+        ));
     }
     text.push('\n');
     if let Some(trits) = &report.trits {
         text.push_str(&format!("zeros       {:.1} % of all trits\n", 100.0 * trits.zeros_share));
+    }
+    if let Some(two_four) = report.two_four.filter(TwoFour::holds) {
+        text.push_str(&format!(
+            "2:4         holds in all {} groups of four{}\n",
+            thousands(two_four.groups),
+            match two_four.zero {
+                0 => ", of which none is all zeros".into(),
+                zero => format!(", of which {} are all zeros", thousands(zero)),
+            }
+        ));
     }
     text.push_str(&worst(report));
     text.push_str(&match &report.loss {

@@ -5,15 +5,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::metadata::{Encoding, FORMAT_VERSION, Metadata, rule, version};
+use super::metadata::{FORMAT_VERSION, Metadata, rule, version};
 use crate::error::{Error, Result, quoted};
 use crate::tokenizer::TokenizerSource;
 
 /// Value of the key `format`: no other kind of safetensors file has it.
 const FORMAT: &str = "tern";
-
-/// Value of the key `encoding`.
-const T2: &str = "t2";
 
 /// Key of the SHA-256 of the whole file: whoever damages a weight, or a number of the configuration, leaves a file that is
 /// a model still.
@@ -33,9 +30,7 @@ impl Metadata {
         let mut put = |key: &str, value: String| entries.insert(key.to_owned(), value);
         put("format", FORMAT.into());
         put("format_version", self.format_version.to_string());
-        match self.encoding {
-            Encoding::T2 => put("encoding", T2.into()),
-        };
+        put("encoding", self.encoding.name().into());
         put("config", json(config));
         put("generation", json(generation));
         if let TokenizerSource::Json(text) = &self.tokenizer {
@@ -74,10 +69,7 @@ impl Metadata {
         if found != FORMAT_VERSION.to_string() {
             return Err(version(&found));
         }
-        let found = required(&mut entries, "encoding")?;
-        if found != T2 {
-            return Err(Error::Encoding { found });
-        }
+        let encoding = required(&mut entries, "encoding")?.parse()?;
         let tokenizer = match (entries.remove("tokenizer"), has_sentencepiece) {
             (Some(text), false) => TokenizerSource::Json(text),
             (None, true) => TokenizerSource::SentencePiece(Vec::new()),
@@ -90,7 +82,7 @@ impl Metadata {
         };
         let metadata = Self {
             format_version: FORMAT_VERSION,
-            encoding: Encoding::T2,
+            encoding,
             config: parsed(&mut entries, "config")?.ok_or_else(|| missing("config"))?,
             tokenizer,
             bos: parsed(&mut entries, "bos_token_id")?,

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Encoding;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::tokenizer::{Tokenizer, TokenizerSource};
@@ -12,14 +13,6 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// The most ids that a [`Check`] holds.
 pub const MOST_CHECK_IDS: usize = 4096;
-
-/// How trits become bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Encoding {
-    /// Four trits a byte ([`crate::t2`]).
-    T2,
-}
 
 /// Everything but the tensors.
 #[derive(Clone, Debug, PartialEq)]

@@ -14,7 +14,6 @@ use crate::config::ModelConfig;
 use crate::error::{Error, Result, quoted};
 use crate::regular_file::open_regular;
 use crate::safetensors::{Contents, Dtype, Header, Place, View};
-use crate::t2;
 use crate::tokenizer::TokenizerSource;
 
 impl PackedModel {
@@ -135,7 +134,7 @@ fn check(header: &mut Header) -> Result<Metadata> {
     let entries = std::mem::take(&mut header.metadata);
     let metadata = Metadata::from_entries(entries, sentencepiece.is_some())?;
     for (name, shape) in expected(&metadata.config, places.len())? {
-        let checked = check_place(&mut places, &metadata.config, &name, &shape);
+        let checked = check_place(&mut places, &metadata, &name, &shape);
         checked.map_err(|error| error.in_tensor(&name))?;
     }
     match places.pop_first() {
@@ -158,7 +157,7 @@ fn expected(config: &ModelConfig, present: usize) -> Result<Vec<(String, Vec<usi
 /// Takes the place of one tensor of the config, and of its scale where it is ternary, and checks type and shape.
 fn check_place(
     places: &mut BTreeMap<&str, &Place>,
-    config: &ModelConfig,
+    Metadata { config, encoding, .. }: &Metadata,
     name: &str,
     shape: &[usize],
 ) -> Result<()> {
@@ -173,7 +172,7 @@ fn check_place(
     if found != Dtype::U8 {
         return Err(Error::Dtype { expected: "U8, F32, F16 or BF16", found });
     }
-    check_shape(place, &[d_output, t2::row_bytes(d_input)])?;
+    check_shape(place, &[d_output, encoding.row_bytes(d_input)?])?;
     let scale = scale(name);
     let checked = places.remove(scale.as_str()).ok_or(Error::Missing).and_then(check_scale);
     checked.map_err(|error| error.in_tensor(&scale))
@@ -212,7 +211,7 @@ fn load(mut metadata: Metadata, mut contents: Contents<'_>, file: &Bytes) -> Res
     }
     let mut tensors = BTreeMap::new();
     for (name, shape) in metadata.config.tensors() {
-        let tensor = load_tensor(&mut contents.tensors, file, &metadata.config, &name, &shape);
+        let tensor = load_tensor(&mut contents.tensors, file, &metadata, &name, &shape);
         tensors.insert(name.clone(), tensor.map_err(|error| error.in_tensor(&name))?);
     }
     Ok(PackedModel { metadata, tensors })
@@ -222,10 +221,11 @@ fn load(mut metadata: Metadata, mut contents: Contents<'_>, file: &Bytes) -> Res
 fn load_tensor(
     views: &mut BTreeMap<String, View<'_>>,
     file: &Bytes,
-    config: &ModelConfig,
+    metadata: &Metadata,
     name: &str,
     shape: &[usize],
 ) -> Result<Tensor> {
+    let encoding = metadata.encoding;
     let view = views.remove(name).ok_or(Error::Missing)?;
     let bytes = file.slice_ref(view.bytes);
     let tensor = match (FloatType::from_dtype(view.dtype), shape) {
@@ -233,7 +233,7 @@ fn load_tensor(
             let name = scale(name);
             let scales = views.remove(&name).ok_or(Error::Missing).and_then(|view| view.floats());
             let scales = scales.map_err(|error| error.in_tensor(&name))?;
-            Tensor::Ternary(TernaryTensor { d_output, d_input, bytes, scales })
+            Tensor::Ternary(TernaryTensor { encoding, d_output, d_input, bytes, scales })
         }
         (dtype, _) => {
             let dtype =
@@ -241,6 +241,6 @@ fn load_tensor(
             Tensor::Float(FloatTensor { dtype, bytes, shape: view.shape })
         }
     };
-    tensor.check(shape, config.is_ternary_matrix(name))?;
+    tensor.check(shape, metadata.config.is_ternary_matrix(name).then_some(encoding))?;
     Ok(tensor)
 }

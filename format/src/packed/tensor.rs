@@ -4,9 +4,9 @@ use bytes::Bytes;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use super::Encoding;
 use crate::error::{Error, Result};
 use crate::safetensors::Dtype;
-use crate::t2;
 
 /// A tensor, ternary or float.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,11 +20,13 @@ pub enum Tensor {
 /// A matrix of trits: `w = scale * trit`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TernaryTensor {
+    /// How the rows are packed.
+    pub encoding: Encoding,
     /// Rows.
     pub d_output: usize,
     /// Trits in a row.
     pub d_input: usize,
-    /// The rows in the encoding [`t2`].
+    /// The rows, packed.
     pub bytes: Bytes,
     /// One scale for the whole matrix; a list, because finer granularities come.
     pub scales: Vec<f32>,
@@ -53,7 +55,7 @@ pub struct FloatTensor {
 }
 
 impl TernaryTensor {
-    /// Packs trits.
+    /// Packs trits as [`Encoding::T2`], which holds all there are.
     ///
     /// # Shapes
     ///
@@ -61,23 +63,37 @@ impl TernaryTensor {
     ///
     /// # Panics
     ///
-    /// As [`t2::pack`].
+    /// As [`Encoding::pack`].
     pub fn from_trits(trits: &[i8], d_input: usize, scale: f32) -> Self {
-        let bytes = t2::pack(trits, d_input).into();
-        Self { d_output: trits.len() / d_input, d_input, bytes, scales: vec![scale] }
+        let bytes = crate::t2::pack(trits, d_input).into();
+        let d_output = trits.len() / d_input;
+        Self { encoding: Encoding::T2, d_output, d_input, bytes, scales: vec![scale] }
+    }
+
+    /// The same trits in another encoding.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::trits`] and of [`Encoding::pack`].
+    pub fn encode_as(&self, encoding: Encoding) -> Result<Self> {
+        let bytes = match self.encoding == encoding {
+            true => self.bytes.clone(),
+            false => encoding.pack(&self.trits()?, self.d_input)?.into(),
+        };
+        Ok(Self { encoding, bytes, scales: self.scales.clone(), ..*self })
     }
 
     /// The trits, `[d_output, d_input]`, flat.
     ///
     /// # Errors
     ///
-    /// Those of [`t2::check`]; none after [`super::PackedModel::validate`].
+    /// Those of [`Encoding::check`]; none after [`super::PackedModel::validate`].
     pub fn trits(&self) -> Result<Vec<i8>> {
-        t2::unpack(&self.bytes, self.d_output, self.d_input)
+        self.encoding.unpack(&self.bytes, self.d_output, self.d_input)
     }
 
     fn check(&self) -> Result<()> {
-        t2::check(&self.bytes, self.d_output, self.d_input)?;
+        self.encoding.check(&self.bytes, self.d_output, self.d_input)?;
         if self.scales.len() != 1 {
             let found = self.scales.len() as u64;
             return Err(Error::Count { unit: "scales", expected: 1, found });
@@ -255,10 +271,16 @@ impl Tensor {
         }
     }
 
-    /// Checks kind, shape and contents.
-    pub(super) fn check(&self, expected: &[usize], may_be_ternary: bool) -> Result<()> {
-        if self.is_ternary() && !may_be_ternary {
-            return Err(Error::Dtype { expected: "F32, F16 or BF16", found: Dtype::U8 });
+    /// Checks kind, shape and contents; `encoding` is that of the file if the tensor may be ternary.
+    pub(super) fn check(&self, expected: &[usize], encoding: Option<Encoding>) -> Result<()> {
+        if let Self::Ternary(ternary) = self {
+            let dtype = Error::Dtype { expected: "F32, F16 or BF16", found: Dtype::U8 };
+            let of_file = encoding.ok_or(dtype)?;
+            if ternary.encoding != of_file {
+                let (found, of_file) = (ternary.encoding.name(), of_file.name());
+                let rule = format!("must be packed as the file is, {of_file}, is {found}");
+                return Err(Error::Rule { rule });
+            }
         }
         let found = self.shape();
         if found != expected {

@@ -169,6 +169,166 @@ fn the_bytes_of_a_matrix_are_those_of_the_example() {
     assert_eq!(data[begin(&header, &scale)..][..4], [0x00, 0x00, 0x00, 0x3f]);
 }
 
+/// Rows of 4 and of 16 inputs, of which each four hold one or two that are not zero.
+fn two_four() -> PackedModel {
+    let mut model = model();
+    model.metadata.config.head_dim = 4;
+    model.metadata.config.intermediate_size = 16;
+    let config = model.config().clone();
+    for (name, shape) in config.tensors() {
+        let groups = shape.iter().product::<usize>() / 4;
+        let tensor = if config.is_block_linear(&name) {
+            let group = |g: usize| crate::s24::PATTERNS[g * 7 % 32 + 1];
+            let trits: Vec<i8> = (0..groups).flat_map(group).collect();
+            Tensor::Ternary(TernaryTensor::from_trits(&trits, shape[1], 0.037))
+        } else {
+            Tensor::Float(FloatTensor::new(shape, FloatType::F32, &vec![1.0; 4 * groups]))
+        };
+        model.tensors.insert(name, tensor);
+    }
+    model
+}
+
+#[test]
+fn a_model_keeps_its_trits_in_every_encoding_and_back() {
+    let model = two_four();
+    let mut sizes = Vec::new();
+    for encoding in Encoding::ALL {
+        let other = model.clone().encode_as(encoding).unwrap();
+        let bytes = other.to_bytes().unwrap();
+        let read = PackedModel::from_bytes(&bytes).unwrap();
+        assert_eq!(read, other);
+        assert_eq!(parts(&bytes).0["__metadata__"]["encoding"], encoding.name());
+        sizes.push(other.tensors[DOWN_PROJ].size_bytes() - 4);
+        for back in Encoding::ALL {
+            assert_eq!(
+                read.clone().encode_as(back).unwrap().encode_as(Encoding::T2).unwrap(),
+                model,
+                "{encoding:?} {back:?}"
+            );
+        }
+    }
+    // Four rows of sixteen inputs.
+    assert_eq!(sizes, [4 * 4, 4 * 4, 4 * 4, 4 * 3]);
+    assert_eq!(size_of_row(12 * 320), [960, 768, 640, 600]);
+}
+
+fn size_of_row(d_input: usize) -> [usize; 4] {
+    Encoding::ALL.map(|encoding| encoding.row_bytes(d_input).unwrap())
+}
+
+#[test]
+fn the_bytes_of_every_encoding_are_those_of_the_examples() {
+    let mut model = two_four();
+    let trits = [&[1, 0, -1, 0, 0, -1, 0, 0, 0, 1, 1, 0, 1, 0, 0, 0][..]; 4].concat();
+    let down = TernaryTensor::from_trits(&trits, 16, 0.5);
+    model.tensors.insert(DOWN_PROJ.into(), Tensor::Ternary(down));
+    for (encoding, row) in [
+        (Encoding::T2, &[0x46, 0x51, 0x69, 0x56][..]),
+        (Encoding::T5, &[0x71, 0xc9, 0x83, 0x01]),
+        // 7 + 33 * 28 + 1089 * 13, and 25.
+        (Encoding::S24, &[0xf0, 0x3a, 0x19, 0x00]),
+        // 6, 27, 12 and 24.
+        (Encoding::S24n, &[0x66, 0x33, 0x0c]),
+    ] {
+        let bytes = model.clone().encode_as(encoding).unwrap().to_bytes().unwrap();
+        let (header, data) = parts(&bytes);
+        assert_eq!(data[begin(&header, DOWN_PROJ)..][..row.len()], *row, "{encoding:?}");
+        assert_eq!(header[DOWN_PROJ]["shape"], json!([4, row.len()]));
+    }
+}
+
+#[test]
+fn what_an_encoding_cannot_hold_is_refused_with_its_place() {
+    let named = |rule: &str| format!("tensor `{DOWN_PROJ}`: {rule}");
+    let refused = |model: PackedModel, encoding| model.encode_as(encoding).unwrap_err().to_string();
+    // Rows of five inputs.
+    let rule = "has groups of four: d_input must be a multiple of 4, is 5";
+    assert_eq!(refused(model(), Encoding::S24), named(&format!("s24 {rule}")));
+    assert_eq!(refused(model(), Encoding::S24n), named(&format!("s24n {rule}")));
+    let mut unchecked = model();
+    unchecked.metadata.encoding = Encoding::S24;
+    for tensor in unchecked.tensors.values_mut() {
+        if let Tensor::Ternary(ternary) = tensor {
+            ternary.encoding = Encoding::S24;
+        }
+    }
+    assert_eq!(unchecked.to_bytes().unwrap_err().to_string(), named(&format!("s24 {rule}")));
+    let with = |group: [i8; 4]| {
+        let mut model = two_four();
+        let trits = [&[1, 0, 0, 0].repeat(9)[..], &group, &[1, 0, 0, 0].repeat(6)].concat();
+        let down = TernaryTensor::from_trits(&trits, 16, 0.5);
+        model.tensors.insert(DOWN_PROJ.into(), Tensor::Ternary(down));
+        model
+    };
+    let place = "row 2, columns 4 to 7:";
+    assert_eq!(
+        refused(with([1, 1, 0, 1]), Encoding::S24),
+        named(&format!("{place} s24 has no code for 3 trits that are not zero"))
+    );
+    assert!(with([0; 4]).encode_as(Encoding::S24).is_ok());
+    assert_eq!(
+        refused(with([0; 4]), Encoding::S24n),
+        named(&format!("{place} s24n has no code for 0 trits that are not zero"))
+    );
+    assert!(with([1, 1, 0, 1]).encode_as(Encoding::T5).is_ok());
+    // One file has one encoding.
+    let mut mixed = two_four();
+    mixed.metadata.encoding = Encoding::S24n;
+    assert_eq!(
+        mixed.to_bytes().unwrap_err().to_string(),
+        named("must be packed as the file is, s24n, is t2")
+    );
+}
+
+#[test]
+fn bad_bytes_of_every_encoding_are_named_with_their_place() {
+    let poke = |encoding, offset: usize, bytes: &[u8]| {
+        let model = two_four().encode_as(encoding).unwrap();
+        let (header, mut data) = parts(&model.to_bytes().unwrap());
+        let begin = begin(&header, DOWN_PROJ) + offset;
+        data[begin..begin + bytes.len()].copy_from_slice(bytes);
+        PackedModel::from_bytes(&file(&header, &data)).unwrap_err().to_string()
+    };
+    let down = |rule: &str| format!("tensor `{DOWN_PROJ}`: {rule}");
+    assert_eq!(
+        poke(Encoding::T5, 5, &[243]),
+        down("row 1, column 5: 243 is no code of trits, the largest is 242")
+    );
+    let padding = down("row 1: the bits past column 16 must be zero");
+    assert_eq!(poke(Encoding::T5, 7, &[3]), padding);
+    assert_eq!(
+        poke(Encoding::S24, 4, &[0x61, 0x8c]),
+        down("row 1, column 0: 35937 is no code of trits, the largest is 35936")
+    );
+    assert_eq!(poke(Encoding::S24, 6, &[33, 0]), padding);
+    assert_eq!(poke(Encoding::S24n, 5, &[1 << 4]), padding);
+}
+
+#[test]
+fn no_change_of_a_byte_makes_a_model_of_another_encoding_that_cannot_be_written_again() {
+    for encoding in [Encoding::T5, Encoding::S24, Encoding::S24n] {
+        let model = two_four().encode_as(encoding).unwrap();
+        let (mut header, data) = parts(&model.to_bytes().unwrap());
+        header["__metadata__"].as_object_mut().unwrap().remove("file_sha256");
+        for place in 0..data.len() {
+            for change in [0x01, 0x10, 0x80, 0xff] {
+                let mut data = data.clone();
+                data[place] ^= change;
+                if let Ok(read) = PackedModel::from_bytes(&file(&header, &data)) {
+                    let again = PackedModel::from_bytes(&read.to_bytes().unwrap()).unwrap();
+                    assert_eq!(again, read, "{encoding:?} byte {place}");
+                    for (name, tensor) in &read.tensors {
+                        if let Tensor::Ternary(ternary) = tensor {
+                            assert!(ternary.trits().is_ok(), "{name}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn parameters_and_bytes_are_counted() {
     let model = model();
@@ -204,7 +364,7 @@ fn a_file_of_another_kind_or_version_is_refused_first() {
         set("format_version", "01"),
         "the file says format version 01, this program reads 1"
     );
-    assert_eq!(set("encoding", "t5"), "the encoding must be \"t2\", is `t5`");
+    assert_eq!(set("encoding", "t9"), "the encoding must be t2, t5, s24 or s24n, is `t9`");
     let error = refusal(|header, _| drop(header.as_object_mut().unwrap().remove("__metadata__")));
     assert_eq!(error, "metadata `format`: must be there, is missing");
 }

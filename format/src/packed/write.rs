@@ -10,7 +10,6 @@ use crate::atomic::write_atomically;
 use crate::checksum::hex;
 use crate::error::Result;
 use crate::safetensors::{Data, Dtype, Entry, Layout};
-use crate::t2;
 use crate::tokenizer::TokenizerSource;
 
 impl PackedModel {
@@ -54,7 +53,8 @@ impl PackedModel {
         for (name, tensor) in &self.tensors {
             match tensor {
                 Tensor::Ternary(ternary) => {
-                    let shape = vec![ternary.d_output, t2::row_bytes(ternary.d_input)];
+                    let row_bytes = ternary.encoding.row_bytes(ternary.d_input)?;
+                    let shape = vec![ternary.d_output, row_bytes];
                     entries.push(entry(name, shape, Data::Bytes(Dtype::U8, &ternary.bytes)));
                     let (name, scales) = (format!("{name}_scale"), &ternary.scales);
                     entries.push(entry(&name, vec![scales.len()], Data::F32(scales)));

@@ -11,10 +11,10 @@
 
 use serde::Serialize;
 use tern_format::packed::Tensor;
-use tern_format::t2;
 use tern_kernels::ternarize::{absmean, collapse_floor};
 
 use super::Verdict;
+use super::two_four::TwoFour;
 use crate::error::Result;
 
 /// How near to ternary a weight is, as a share of the scale, to count as an imitation of it.
@@ -51,6 +51,7 @@ pub(super) struct Judged {
     pub(super) scales: Vec<f32>,
     pub(super) floor: f64,
     pub(super) trits: Option<Trits>,
+    pub(super) two_four: Option<TwoFour>,
 }
 
 impl Trits {
@@ -72,12 +73,12 @@ impl Trits {
         }
     }
 
-    /// Counts rows of trits.
-    fn count(rows: impl Iterator<Item = impl Iterator<Item = i8>>) -> Self {
+    /// Counts rows of trits, `[d_output, d_input]`.
+    fn count(trits: &[i8], d_input: usize) -> Self {
         let (mut counts, mut all, mut dead) = ([0u64; 3], 0, 0);
-        for row in rows {
+        for row in trits.chunks(d_input) {
             let before = counts;
-            row.for_each(|trit| counts[(trit.clamp(-1, 1) + 1) as usize] += 1);
+            row.iter().for_each(|trit| counts[((*trit).clamp(-1, 1) + 1) as usize] += 1);
             all += 1;
             dead += u64::from(before[0] == counts[0] && before[2] == counts[2]);
         }
@@ -109,17 +110,14 @@ pub(super) fn judge(tensor: &Tensor) -> Result<Judged> {
     let floor = collapse_floor(d_input);
     let (scales, trits, alive) = match tensor {
         Tensor::Ternary(ternary) => {
-            t2::check(&ternary.bytes, ternary.d_output, d_input)?;
-            let rows = t2::rows(&ternary.bytes, d_input).map(|row| t2::row_trits(row, d_input));
-            (ternary.scales.clone(), Some(Trits::count(rows)), Verdict::Packed)
+            (ternary.scales.clone(), Some(ternary.trits()?), Verdict::Packed)
         }
         Tensor::Float(float) => {
             let values = float.values();
             match one_magnitude(&values) {
                 Some(scale) => {
                     let trit = |&value: &f32| i8::from(value > 0.0) - i8::from(value < 0.0);
-                    let rows = values.chunks(d_input).map(|row| row.iter().map(trit));
-                    (vec![scale], Some(Trits::count(rows)), Verdict::Projected)
+                    (vec![scale], Some(values.iter().map(trit).collect()), Verdict::Projected)
                 }
                 None => {
                     let verdict = match rounds_to_ternary(&values) {
@@ -131,10 +129,12 @@ pub(super) fn judge(tensor: &Tensor) -> Result<Judged> {
             }
         }
     };
+    let two_four = trits.as_ref().and_then(|trits: &Vec<i8>| TwoFour::count(trits, d_input));
+    let trits = trits.map(|trits| Trits::count(&trits, d_input));
     let healthy = |&scale: &f32| f64::from(scale) >= floor;
     let is_collapsed = !scales.iter().all(healthy) || trits.is_some_and(|trits| trits.all_zero());
     let verdict = if is_collapsed { Verdict::Collapsed } else { alive };
-    Ok(Judged { verdict, scales, floor, trits })
+    Ok(Judged { verdict, scales, floor, trits, two_four })
 }
 
 /// The magnitude of every value that is not zero, if it is one float; 0 if there is none.

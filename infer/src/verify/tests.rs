@@ -45,6 +45,44 @@ fn ternarized(mut packed: PackedModel) -> PackedModel {
 }
 
 #[test]
+fn two_four_is_read_from_the_trits() {
+    let mut model = healthy();
+    assert_eq!(report(&model).two_four, None, "rows of 37 inputs end inside a group");
+    model.metadata.config.hidden_size = 40;
+    model.metadata.config.intermediate_size = 52;
+    let mut model = packed(model.config(), 13);
+    let two_four = report(&model).two_four.unwrap();
+    let groups = report(&model).ternary_parameters / 4;
+    // Of four random trits three or four are not zero in 48 of 81 cases, and none in one.
+    assert_eq!((two_four.groups, two_four.holds()), (groups, false));
+    let share = two_four.broken as f64 / groups as f64;
+    assert!((share - 48.0 / 81.0).abs() < 0.05 && two_four.zero > 0, "{two_four:?}");
+    for tensor in model.tensors.values_mut() {
+        if let Tensor::Ternary(ternary) = tensor {
+            let count = ternary.d_output * ternary.d_input / 4;
+            let trits: Vec<i8> =
+                (0..count).flat_map(|g| tern_format::s24::PATTERNS[1 + g * 5 % 32]).collect();
+            *ternary = TernaryTensor::from_trits(&trits, ternary.d_input, ternary.scales[0]);
+        }
+    }
+    for encoding in Encoding::ALL {
+        let report = report(&model.clone().encode_as(encoding).unwrap());
+        assert_eq!(report.verdict, Verdict::Packed);
+        assert_eq!(report.two_four, Some(TwoFour { groups, broken: 0, zero: 0 }));
+        assert_eq!((report.encoding, report.tensors[2].stored), (encoding, encoding.name()));
+        let bits = report.bits_per_ternary_weight.unwrap();
+        // Scales, and what fills up rows of 24, 40 and 52 inputs.
+        let most = match encoding {
+            Encoding::T2 => 2.0..2.1,
+            Encoding::T5 => 1.6..1.75,
+            Encoding::S24 => 1.33..1.65,
+            Encoding::S24n => 1.25..1.5,
+        };
+        assert!(most.contains(&bits), "{encoding:?}: {bits}");
+    }
+}
+
+#[test]
 fn trits_are_packed_and_counted() {
     let mut model = healthy();
     let trits = [[1, 0, -1, 0, 1].as_slice(), &[0; 32]].concat();

@@ -3,8 +3,9 @@
 use std::arch::x86_64::*;
 
 use super::avx2::Avx2;
-use super::{AHEAD, Arch, Shape, group};
+use super::{AHEAD, Arch, Shape, check_sparse, group};
 use crate::pages::Line;
+use crate::sparse_matrix::{DENSE, GROUPS, LINES, PATTERNS, ROWS, SPREAD};
 use crate::ternary_matrix::{BLOCK, PANEL};
 use crate::tokens::GROUP;
 
@@ -75,6 +76,49 @@ impl Arch for Avx512Vnni {
                 }
             }
         }
+    }
+
+    fn prefers_sparse(&self) -> bool {
+        true
+    }
+
+    fn tables(&self, x: &[[i8; GROUP]], tables: &mut [Line]) {
+        let (x, rest) = x.as_chunks::<GROUP>();
+        assert!(rest.is_empty() && tables.len() == GROUP * x.len(), "a table for each group");
+        // SAFETY: `self` is proof of the instructions.
+        unsafe { four_tables(x, tables) }
+    }
+
+    fn sparse_int8(&self, lines: &[Line], tables: &[Line], sums: &mut [i32]) {
+        let depth = check_sparse(lines, tables, sums);
+        let (panels, tables) = (sums.len() / ROWS, tables.as_ptr());
+        let at = |panel: usize| lines.as_ptr().wrapping_add(panel * depth * LINES);
+        let mut panel = 0;
+        while panel < panels {
+            let sums = sums[panel * ROWS..].as_mut_ptr();
+            // SAFETY: `self` is proof of the instructions. The lines, tables and sums of the panels, of lengths that
+            // `check_sparse` has checked.
+            unsafe {
+                if panel + 4 <= panels {
+                    sparse_vector::<4>(at(panel), tables, sums, depth);
+                    panel += 4;
+                } else if panel + 2 <= panels {
+                    sparse_vector::<2>(at(panel), tables, sums, depth);
+                    panel += 2;
+                } else {
+                    sparse_vector::<1>(at(panel), tables, sums, depth);
+                    panel += 1;
+                }
+            }
+        }
+    }
+
+    fn unpack(&self, lines: &[Line], dense: [&mut [Line]; 2]) {
+        for dense in &dense {
+            assert_eq!(lines.len(), dense.len().div_ceil(DENSE) * LINES, "whole blocks");
+        }
+        // SAFETY: `self` is proof of the instructions.
+        unsafe { unpack(lines, dense) }
     }
 
     fn int8_rows(&self, lines: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]) {
@@ -224,6 +268,168 @@ unsafe fn rows_vector(lines: *const Line, x: *const [i8; GROUP], sums: *mut i32,
     let sum = acc.into_iter().fold(_mm512_setzero_si512(), |sum, acc| _mm512_add_epi32(sum, acc));
     // SAFETY: the 16 sums.
     unsafe { store(&[sum], sums) };
+}
+
+/// The word of `x` and of four groups of it, negated in the upper half, that a pattern has first and second; which lanes have
+/// a second.
+const PICKS: ([[i16; 32]; 2], u32) = {
+    let (mut picks, mut seconds) = ([[0; 32]; 2], 0);
+    let mut code = 0;
+    while code < 32 {
+        let (mut found, mut place) = (0, 0);
+        while place < GROUP {
+            let trit = PATTERNS[code][place];
+            if trit != 0 {
+                picks[found][code] = place as i16 + if trit < 0 { 16 } else { 0 };
+                found += 1;
+            }
+            place += 1;
+        }
+        seconds |= (found as u32 - 1) << code;
+        code += 1;
+    }
+    (picks, seconds)
+};
+
+/// Tables of four groups at a time.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn four_tables(x: &[[[i8; GROUP]; 4]], tables: &mut [Line]) {
+    let (picks, seconds) = PICKS;
+    // SAFETY: 32 words each; the loads need no alignment.
+    let [first, second] =
+        unsafe { [0, 1].map(|i: usize| _mm512_loadu_si512(picks[i].as_ptr().cast())) };
+    for (x, tables) in x.iter().zip(tables.as_chunks_mut::<4>().0) {
+        // SAFETY: 16 bytes; the load needs no alignment.
+        let x = _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(x.as_ptr().cast()) });
+        let negated = _mm256_sub_epi16(_mm256_setzero_si256(), x);
+        let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(x), negated);
+        for (i, table) in tables.iter_mut().enumerate() {
+            let group = _mm512_set1_epi16((GROUP * i) as i16);
+            let a = _mm512_permutexvar_epi16(_mm512_add_epi16(first, group), both);
+            let b = _mm512_maskz_permutexvar_epi16(seconds, _mm512_add_epi16(second, group), both);
+            // SAFETY: a line is 64 bytes, aligned.
+            unsafe { _mm512_store_si512(table.0.as_mut_ptr().cast(), _mm512_add_epi16(a, b)) };
+        }
+    }
+}
+
+/// Blocks between two widenings of the 16-bit sums: a group adds at most 256, and `7 * 16 * 256 < 2^15`.
+const WIDEN: usize = 7;
+
+/// One token and `P` panels of 2:4: every group of 32 rows is one look into the group's table.
+///
+/// # Safety
+///
+/// `lines` leads to `5 P * depth` lines, `tables` to `16 * depth` lines, `sums` to `32 P` sums.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn sparse_vector<const P: usize>(
+    lines: *const Line,
+    tables: *const Line,
+    sums: *mut i32,
+    depth: usize,
+) {
+    let mut acc = [[_mm512_setzero_si512(); 2]; P];
+    for first in (0..depth).step_by(WIDEN) {
+        let mut narrow = [_mm512_setzero_si512(); P];
+        for k in first..depth.min(first + WIDEN) {
+            let mut last = [_mm512_setzero_si512(); P];
+            // Line `j` has groups `3 j` to `3 j + 2`, and a bit of group 15: its 15th, which is to be the `j`-th.
+            macro_rules! line {
+                ($j:literal, $above:literal) => {
+                    let mut words = [_mm512_setzero_si512(); P];
+                    for (p, words) in words.iter_mut().enumerate() {
+                        // SAFETY: line `j` of block `k` of panel `p`; a line is aligned. A prefetch may lead anywhere.
+                        *words = unsafe {
+                            let line = lines.add((p * depth + k) * LINES + $j);
+                            _mm_prefetch::<_MM_HINT_T0>(line.cast::<i8>().wrapping_add(AHEAD));
+                            _mm512_load_si512(line.cast())
+                        };
+                    }
+                    // SAFETY: tables `16 k + 3 j` to `16 k + 3 j + 2` of `16 * depth`; a line is aligned.
+                    let tables = unsafe {
+                        let tables = tables.add(GROUPS * k + 3 * $j);
+                        [0, 1, 2].map(|i: usize| _mm512_load_si512(tables.add(i).cast()))
+                    };
+                    for (narrow, &words) in narrow.iter_mut().zip(&words) {
+                        let a = _mm512_permutexvar_epi16(words, tables[0]);
+                        let b = _mm512_permutexvar_epi16(_mm512_srli_epi16::<5>(words), tables[1]);
+                        let c = _mm512_permutexvar_epi16(_mm512_srli_epi16::<10>(words), tables[2]);
+                        let three = _mm512_add_epi16(_mm512_add_epi16(a, b), c);
+                        *narrow = _mm512_add_epi16(*narrow, three);
+                    }
+                    for (last, &words) in last.iter_mut().zip(&words) {
+                        // `mask & word | !mask & last`
+                        *last = _mm512_ternarylogic_epi32::<0b1100_1010>(
+                            _mm512_set1_epi16(1 << $j),
+                            _mm512_srli_epi16::<$above>(words),
+                            *last,
+                        );
+                    }
+                };
+            }
+            line!(0, 15);
+            line!(1, 14);
+            line!(2, 13);
+            line!(3, 12);
+            line!(4, 11);
+            // SAFETY: table `16 k + 15` of `16 * depth`; a line is aligned.
+            let table = unsafe { _mm512_load_si512(tables.add(GROUPS * k + 15).cast()) };
+            for (narrow, last) in narrow.iter_mut().zip(last) {
+                *narrow = _mm512_add_epi16(*narrow, _mm512_permutexvar_epi16(last, table));
+            }
+        }
+        for ([low, high], narrow) in acc.iter_mut().zip(narrow) {
+            let rows = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(narrow));
+            *low = _mm512_add_epi32(*low, rows);
+            let rows = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64::<1>(narrow));
+            *high = _mm512_add_epi32(*high, rows);
+        }
+    }
+    // SAFETY: the `32 P` sums.
+    unsafe { store(acc.as_flattened(), sums) };
+}
+
+/// One panel of 2:4 as two dense ones: the codes of a group are looked up for 16 rows at a time.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn unpack(lines: &[Line], [upper, lower]: [&mut [Line]; 2]) {
+    // SAFETY: 32 dwords; the loads need no alignment.
+    let spread =
+        unsafe { [0, 16].map(|i: usize| _mm512_loadu_si512(SPREAD.as_ptr().add(i).cast())) };
+    for (block, (upper, lower)) in
+        lines.chunks_exact(LINES).zip(upper.chunks_mut(DENSE).zip(lower.chunks_mut(DENSE)))
+    {
+        let mut codes = [_mm512_setzero_si512(); GROUPS];
+        for (j, line) in block.iter().enumerate() {
+            // SAFETY: a line is 64 bytes, aligned.
+            let words = unsafe { _mm512_load_si512(line.0.as_ptr().cast()) };
+            codes[3 * j] = words;
+            codes[3 * j + 1] = _mm512_srli_epi16::<5>(words);
+            codes[3 * j + 2] = _mm512_srli_epi16::<10>(words);
+            let bit = _mm512_srl_epi16(words, _mm_cvtsi32_si128(15));
+            let bit = _mm512_sll_epi16(bit, _mm_cvtsi32_si128(j as i32));
+            codes[15] = _mm512_or_si512(codes[15], bit);
+        }
+        for (i, (upper, lower)) in upper.iter_mut().zip(lower).enumerate() {
+            let mut dwords = [_mm512_setzero_si512(); 2];
+            for (p, &codes) in codes[GROUP * i..][..GROUP].iter().enumerate() {
+                let halves = [_mm512_castsi512_si256(codes), _mm512_extracti64x4_epi64::<1>(codes)];
+                let shift = _mm_cvtsi32_si128(2 * p as i32);
+                for (dwords, half) in dwords.iter_mut().zip(halves) {
+                    let codes = _mm512_cvtepu16_epi32(half);
+                    let four = _mm512_permutex2var_epi32(spread[0], codes, spread[1]);
+                    *dwords = _mm512_or_si512(*dwords, _mm512_sll_epi32(four, shift));
+                }
+            }
+            // SAFETY: a line is 64 bytes, aligned.
+            unsafe {
+                _mm512_store_si512(upper.0.as_mut_ptr().cast(), dwords[0]);
+                _mm512_store_si512(lower.0.as_mut_ptr().cast(), dwords[1]);
+            }
+        }
+    }
 }
 
 /// `T` tokens and `P` panels of bytes.

@@ -36,6 +36,7 @@ mod scalar;
 mod tests;
 
 use crate::pages::Line;
+use crate::sparse_matrix::{DENSE, GROUPS, LINES, PATTERNS, ROWS, SPREAD, code};
 use crate::ternary_matrix::PANEL;
 use crate::tokens::{GROUP, TILES};
 
@@ -69,6 +70,57 @@ pub(crate) trait Arch: Send + Sync {
     /// - `x`: `[inputs, tokens]`
     fn ternary_f32(&self, blocks: &[Line], x: &[f32], tokens: usize, sums: &mut [f32]);
 
+    /// Whether a 2:4 matrix is faster as such than as a dense one.
+    fn prefers_sparse(&self) -> bool {
+        false
+    }
+
+    /// The products of four inputs with each of the 32 patterns, as little-endian 16-bit numbers: a table for each group.
+    ///
+    /// - `x`: `[groups]`, of one token; `tables`: `[groups]`
+    fn tables(&self, x: &[[i8; GROUP]], tables: &mut [Line]) {
+        assert_eq!(x.len(), tables.len(), "a table for each group");
+        for (x, Line(table)) in x.iter().zip(tables) {
+            for (pattern, entry) in PATTERNS.iter().zip(table.as_chunks_mut().0) {
+                let products = pattern.iter().zip(x).map(|(&w, &x)| i16::from(w) * i16::from(x));
+                *entry = products.sum::<i16>().to_le_bytes();
+            }
+        }
+    }
+
+    /// `sums[r] = sum_i trit(r, i) * x[i]`, exact, of one token and whole panels of 2:4.
+    ///
+    /// - `lines`: `[panels, blocks, 5]`; `tables`: `[blocks, 16]`; `sums`: `[32 * panels]`
+    fn sparse_int8(&self, lines: &[Line], tables: &[Line], sums: &mut [i32]) {
+        let depth = check_sparse(lines, tables, sums);
+        for (r, sum) in sums.iter_mut().enumerate() {
+            let row = &lines[r / ROWS * depth * LINES..][..depth * LINES];
+            let product = |(g, Line(table)): (usize, &Line)| {
+                let block = &row[g / GROUPS * LINES..][..LINES];
+                let place = 2 * code(block, r % ROWS, g % GROUPS);
+                i32::from(i16::from_le_bytes([table[place], table[place + 1]]))
+            };
+            *sum = tables.iter().enumerate().map(product).sum();
+        }
+    }
+
+    /// One panel of 2:4 as two dense ones.
+    ///
+    /// - `lines`: `[blocks, 5]`; each of `dense`: as many lines as its rows have blocks of 16 inputs
+    fn unpack(&self, lines: &[Line], dense: [&mut [Line]; 2]) {
+        for (half, dense) in dense.into_iter().enumerate() {
+            assert_eq!(lines.len(), dense.len().div_ceil(DENSE) * LINES, "whole blocks");
+            for (k, Line(line)) in dense.iter_mut().enumerate() {
+                let block = &lines[k / DENSE * LINES..][..LINES];
+                for (r, dword) in line.as_chunks_mut().0.iter_mut().enumerate() {
+                    let group = |p| code(block, half * PANEL + r, k % DENSE * GROUP + p);
+                    let codes: u32 = (0..GROUP).map(|p| SPREAD[group(p)] << (2 * p)).sum();
+                    *dword = codes.to_le_bytes();
+                }
+            }
+        }
+    }
+
     /// `sums[t, r] = sum_i byte(r, i) * x[t, i]`, exact, the bytes unsigned.
     ///
     /// - `lines`: `[panels, groups]`; `x`: `[groups, tokens]`
@@ -76,6 +128,18 @@ pub(crate) trait Arch: Send + Sync {
 
     /// `y[t, r] = sum_i w[r, i] * x[t, i]`.
     fn dense(&self, w: &[f32], d_output: usize, d_input: usize, x: &[f32], y: &mut [f32]);
+}
+
+/// The blocks of a panel of 2:4, the lengths checked.
+fn check_sparse(lines: &[Line], tables: &[Line], sums: &[i32]) -> usize {
+    let depth = tables.len() / GROUPS;
+    assert!(
+        tables.len() == depth * GROUPS
+            && sums.len().is_multiple_of(ROWS)
+            && lines.len() == sums.len() / ROWS * depth * LINES,
+        "whole panels and blocks"
+    );
+    depth
 }
 
 /// The lengths of a product of whole panels with one tile, checked.

@@ -3,6 +3,7 @@
 
 use crate::int8_matrix::Int8Matrix;
 use crate::pool::Pool;
+use crate::sparse_matrix::{PATTERNS, S24n, SparseMatrix};
 use crate::ternary::Kernel;
 use crate::ternary_matrix::{T2, TernaryMatrix};
 use crate::tokens::{FloatTokens, Int8Tokens};
@@ -43,6 +44,104 @@ fn matrix(trits: &[i8], d_input: usize, scale: f32) -> TernaryMatrix {
         }
     }
     TernaryMatrix::stack(&Pool::new(1), &[T2 { bytes: &bytes, d_output, scale }], d_input)
+}
+
+/// A 2:4 matrix of groups of these codes, as such and as a dense one; its trits.
+fn two_four(codes: &[usize], d_input: usize, scale: f32) -> (SparseMatrix, TernaryMatrix, Vec<i8>) {
+    let groups = d_input / 4;
+    let row_bytes = (5 * groups).div_ceil(8);
+    let d_output = codes.len() / groups;
+    let mut bytes = vec![0; d_output * row_bytes];
+    for (row, codes) in bytes.chunks_exact_mut(row_bytes).zip(codes.chunks_exact(groups)) {
+        for (bit, byte) in (0..5 * groups).map(|bit| (bit, bit / 8)) {
+            row[byte] |= ((codes[bit / 5] >> (bit % 5) & 1) as u8) << (bit % 8);
+        }
+    }
+    let trits: Vec<i8> = codes.iter().flat_map(|&code| PATTERNS[code]).collect();
+    let sparse =
+        SparseMatrix::stack(&Pool::new(1), &[S24n { bytes: &bytes, d_output, scale }], d_input);
+    (sparse, matrix(&trits, d_input, scale), trits)
+}
+
+/// Lengths of rows of whole groups: to several blocks of 64, and some beyond a widening of 16-bit sums.
+fn group_lengths() -> impl Iterator<Item = usize> {
+    (1..=50)
+        .map(|groups| 4 * groups)
+        .chain([248, 256, 444, 448, 452, 512, 896, 900, 1284, 2560, 6912])
+}
+
+#[test]
+fn products_of_two_four_are_exact_at_every_length() {
+    let mut noise = Noise(8);
+    let pool = Pool::new(1);
+    for kernel in all() {
+        for d_input in group_lengths() {
+            for seq in [1 + d_input / 4 % 11, 12 + d_input / 4 % 7] {
+                let d_output = 1 + d_input * 7 % 130;
+                let codes: Vec<usize> =
+                    (0..d_output * d_input / 4).map(|_| noise.bits() as usize % 32).collect();
+                let (w, _, trits) = two_four(&codes, d_input, 1.0);
+                let mut x: Vec<i8> = (0..seq * d_input).map(|_| noise.bits() as i8).collect();
+                // A token of extremes.
+                x[..d_input].fill(-128);
+                let tokens = Int8Tokens::new(&x, vec![1.0; seq], d_input);
+                let mut y = vec![f32::NAN; seq * d_output];
+                kernel.sparse_int8(&pool, &w, &tokens, &mut y);
+                assert_eq!(y, int8_products(&trits, &x, d_input), "{} {d_input}", kernel.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn extremes_of_two_four_are_exact() {
+    let pool = Pool::new(1);
+    for kernel in all() {
+        for d_input in group_lengths() {
+            for (code, sum) in [(0, 2), (3, -2), (24, 1), (25, -1)] {
+                let (w, ..) = two_four(&vec![code; 3 * d_input / 4], d_input, 1.0);
+                for x in [-128i8, -127, 127] {
+                    let tokens = Int8Tokens::new(&vec![x; d_input], vec![1.0], d_input);
+                    let mut y = [f32::NAN; 3];
+                    kernel.sparse_int8(&pool, &w, &tokens, &mut y);
+                    let expected = sum * i32::from(x) * d_input as i32 / 4;
+                    assert_eq!(y, [expected as f32; 3], "{} {d_input}", kernel.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn two_four_gives_the_bits_of_the_dense_matrix_on_any_number_of_threads() {
+    let mut noise = Noise(9);
+    let pools = [Pool::new(1), Pool::new(2), Pool::new(5)];
+    for kernel in all() {
+        // The scalar kernel is slow.
+        let shapes: &[_] = match kernel.name() {
+            "scalar" => &[(37, 132, 3), (70, 256, 13)],
+            _ => &[(37, 132, 3), (1_037, 1_000, 1), (1_037, 1_000, 29)],
+        };
+        for &(d_output, d_input, seq) in shapes {
+            let codes: Vec<usize> =
+                (0..d_output * d_input / 4).map(|_| noise.bits() as usize % 32).collect();
+            let (sparse, dense, _) = two_four(&codes, d_input, 0.37);
+            let floats = noise.floats(seq * d_input);
+            let int8 = Int8Tokens::quantize(&floats, d_input);
+            let floats = FloatTokens::new(&floats, d_input);
+            let mut expected = [vec![0.0; seq * d_output], vec![0.0; seq * d_output]];
+            kernel.ternary_int8(&pools[0], &dense, &int8, &mut expected[0]);
+            kernel.ternary_f32(&pools[0], &dense, &floats, &mut expected[1]);
+            for pool in &pools {
+                let mut y = [vec![f32::NAN; seq * d_output], vec![f32::NAN; seq * d_output]];
+                kernel.sparse_int8(pool, &sparse, &int8, &mut y[0]);
+                kernel.sparse_f32(pool, &sparse, &floats, &mut y[1]);
+                for (y, expected) in y.iter().zip(&expected) {
+                    assert!(bits(y) == bits(expected), "{} {d_output} {seq}", kernel.name());
+                }
+            }
+        }
+    }
 }
 
 fn all() -> Vec<Kernel> {
@@ -306,6 +405,10 @@ fn a_kernel_is_chosen_by_name_or_refused() {
             &Int8Tokens::quantize(&[], 3),
             &mut [],
         );
+        let none = Int8Tokens::quantize(&[], 4);
+        kernel.sparse_int8(&pool, &two_four(&[1; 6], 4, 1.0).0, &none, &mut []);
+        let one = Int8Tokens::quantize(&[1.0; 4], 4);
+        kernel.sparse_int8(&pool, &two_four(&[], 4, 1.0).0, &one, &mut []);
         kernel.dense(&[], 0, 3, &[0.0; 3], &mut []);
     }
 }
