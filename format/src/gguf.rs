@@ -22,7 +22,7 @@ mod write;
 use std::collections::BTreeMap;
 
 pub use blocks::{BlockType, Trits};
-pub use export::{TYPES, export};
+pub use export::{Export, TYPES, export};
 pub use value::{Array, Kind, Value};
 pub use write::{Entry, Layout, NewTensor};
 

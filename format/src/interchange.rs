@@ -1,19 +1,15 @@
 //! What writers of other formats need of a packed model.
 
-use std::borrow::Cow;
-
 use crate::error::{Error, Result};
 use crate::packed::{Tensor, TernaryTensor};
 
 /// The values of a tensor as the model computes with them, row-major.
-pub(crate) fn floats(tensor: &Tensor) -> Result<Cow<'_, [f32]>> {
+pub(crate) fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
     match tensor {
-        Tensor::Float(float) => Ok(Cow::Borrowed(&float.values)),
+        Tensor::Float(float) => Ok(float.values()),
         Tensor::Ternary(ternary) => {
             let scale = one_scale(ternary)?;
-            Ok(Cow::Owned(
-                ternary.trits()?.into_iter().map(|trit| f32::from(trit) * scale).collect(),
-            ))
+            Ok(ternary.trits()?.into_iter().map(|trit| f32::from(trit) * scale).collect())
         }
     }
 }

@@ -331,3 +331,5 @@ fn in_file(path: &Path) -> impl Fn(tern_format::Error) -> Error + '_ {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod round_trips;

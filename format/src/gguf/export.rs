@@ -37,13 +37,23 @@ enum Arch {
     BitnetB158,
 }
 
-/// Makes the file. `linear` is the type of the linear layers of the blocks; without one it is the smallest that holds them
-/// exactly.
+/// A model as a file that is decided, and not yet written.
+pub struct Export<'a> {
+    /// Its bytes.
+    pub layout: Layout<'a>,
+    /// llama.cpp's name for what it computes.
+    pub architecture: &'static str,
+    /// The type of the linear layers of the blocks.
+    pub linear: BlockType,
+}
+
+/// Makes the file. `linear` is the type of the linear layers of the blocks; without one trits go as `TQ2_0`, or as `I2_S`
+/// where bitnet.cpp alone runs the model, and what these cannot hold as `F16`.
 ///
 /// # Errors
 ///
 /// A part of the architecture, a tokenizer or a type that llama.cpp would read as another model, with what can hold it.
-pub fn export(model: &PackedModel, linear: Option<BlockType>) -> Result<(Layout<'_>, BlockType)> {
+pub fn export(model: &PackedModel, linear: Option<BlockType>) -> Result<Export<'_>> {
     model.validate()?;
     let config = model.config();
     let arch = Arch::of(config)?;
@@ -52,7 +62,8 @@ pub fn export(model: &PackedModel, linear: Option<BlockType>) -> Result<(Layout<
     let mut entries = arch.entries(model, linear);
     entries.extend(vocabulary::entries(&model.metadata)?);
     let tensors = arch.tensors(model, linear)?;
-    Ok((Layout::new(&entries, tensors)?, linear))
+    let layout = Layout::new(&entries, tensors)?;
+    Ok(Export { layout, architecture: arch.name(), linear })
 }
 
 impl Arch {
@@ -136,7 +147,7 @@ impl Arch {
         matches!(self, Self::Llama | Self::Bitnet)
     }
 
-    /// The smallest type that holds the linear layers as they are.
+    /// The smallest of the usual types that holds the linear layers.
     fn smallest(self, model: &PackedModel) -> BlockType {
         let types: &[BlockType] = match self {
             Self::BitnetB158 => &[BlockType::I2_S, BlockType::F16],

@@ -48,7 +48,7 @@ fn model(mut config: ModelConfig) -> PackedModel {
             Tensor::Ternary(TernaryTensor::from_trits(&trits(&name, count), shape[1], scale(&name)))
         } else {
             let dtype = if name == EMBEDDING { FloatType::F16 } else { FloatType::F32 };
-            Tensor::Float(FloatTensor::new(shape, dtype, values(&name, count)))
+            Tensor::Float(FloatTensor::new(shape, dtype, &values(&name, count)))
         };
         (name, tensor)
     });
@@ -60,7 +60,7 @@ fn model(mut config: ModelConfig) -> PackedModel {
 
 fn bytes(model: &PackedModel, linear: Option<BlockType>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    export(model, linear).unwrap().0.write_to(&mut bytes).unwrap();
+    export(model, linear).unwrap().layout.write_to(&mut bytes).unwrap();
     bytes
 }
 
@@ -137,7 +137,7 @@ fn bitlm_is_llama_with_neighbouring_pairs_and_exact_scales() {
         let embedding = &file.tensors["token_embd.weight"];
         assert_eq!(embedding.block_type, BlockType::F16);
         let Tensor::Float(expected) = &model.tensors[EMBEDDING] else { panic!() };
-        assert_eq!(embedding.floats().unwrap(), expected.values);
+        assert_eq!(embedding.floats().unwrap(), expected.values());
         assert_eq!(file.tensors["output_norm.weight"].block_type, BlockType::F32);
     }
 }
@@ -281,7 +281,7 @@ fn a_width_that_no_block_fits_names_the_types_that_do() {
     assert!(message.contains("mlp.down_proj.weight"), "{message}");
     let words = "needs rows of a multiple of 256, these have 336: --type f16 or f32";
     assert!(message.contains(words), "{message}");
-    assert_eq!(export(&model(narrow), None).unwrap().1, BlockType::F16);
+    assert_eq!(export(&model(narrow), None).unwrap().linear, BlockType::F16);
     let narrow = ModelConfig { intermediate_size: 384, ..config(Architecture::Bitlm) };
     let message = refused(narrow, Some(BlockType::TQ2_0));
     assert!(message.contains("--type f16 or q8_0"), "{message}");
