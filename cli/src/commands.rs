@@ -6,7 +6,6 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod data;
 pub(crate) mod devices;
-#[cfg(feature = "train")]
 pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod import;

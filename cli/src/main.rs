@@ -9,7 +9,6 @@ mod help;
 #[cfg(feature = "train")]
 mod history;
 mod logging;
-#[cfg(feature = "train")]
 mod overwrite;
 mod terminal;
 
@@ -17,9 +16,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use commands::{bench, completions, data, devices, generate, import, man, verify};
+use commands::{bench, completions, data, devices, export, generate, import, man, verify};
 #[cfg(feature = "train")]
-use commands::{config, export, plot, quickstart, report, sweep, train};
+use commands::{config, plot, quickstart, report, sweep, train};
 use terminal::Terminal;
 
 /// What a command ended with, beside an error.
@@ -85,7 +84,6 @@ enum Command {
     Train(train::Arguments),
     #[cfg(feature = "train")]
     Sweep(sweep::Arguments),
-    #[cfg(feature = "train")]
     Export(export::Arguments),
     #[cfg(feature = "train")]
     Report(report::Arguments),
@@ -148,7 +146,6 @@ fn run(command: &Command, terminal: &Terminal) -> anyhow::Result<Ending> {
         Command::Train(arguments) => train::run(arguments, terminal),
         #[cfg(feature = "train")]
         Command::Sweep(arguments) => sweep::run(arguments, terminal),
-        #[cfg(feature = "train")]
         Command::Export(arguments) => export::run(arguments, terminal),
         #[cfg(feature = "train")]
         Command::Report(arguments) => report::run(arguments, terminal),

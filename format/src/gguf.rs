@@ -12,13 +12,19 @@
 //! is allocated: a file costs a few times its header. Names must be unique, data must not overlap.
 
 mod blocks;
+mod encode;
+mod export;
 mod read;
 mod value;
+mod vocabulary;
+mod write;
 
 use std::collections::BTreeMap;
 
 pub use blocks::{BlockType, Trits};
+pub use export::{Export, TYPES, export};
 pub use value::{Array, Kind, Value};
+pub use write::{Entry, Layout, NewTensor};
 
 use crate::error::{Error, Result};
 

@@ -1,7 +1,14 @@
 //! Directories as Hugging Face's `transformers` saves them: what `config.json` and the names of tensors mean.
 //!
-//! Three kinds of model are read: `llama`, `bitnet` (BitNet b1.58 2B4T) and `gpt2`. Every key of the configuration is
+//! Three kinds of model are read and written: `llama`, `bitnet` (BitNet b1.58 2B4T) and `gpt2`. Every key of the configuration is
 //! honoured, known to change nothing, or refused by name.
+
+mod card;
+mod tokenizer;
+mod write;
+
+pub use card::SIGNATURE;
+pub use write::{Directory, Storage, export, pack};
 
 use serde_json::{Map, Value};
 

@@ -8,12 +8,12 @@
 pub(crate) enum Value<'a> {
     /// Text, bytes or another message.
     Bytes(&'a [u8]),
-    /// Any kind of number.
-    Number,
+    /// Any kind of number: its bits.
+    Number(u64),
 }
 
-/// The numbers and values of all fields; the first error ends them. A number keeps its low 32 bits, as other readers
-/// have it.
+/// The numbers and values of all fields; the first error ends them. A field's number keeps its low 32 bits, as other
+/// readers have it.
 pub(crate) fn fields(mut message: &[u8]) -> impl Iterator<Item = Result<(u32, Value<'_>), String>> {
     std::iter::from_fn(move || {
         if message.is_empty() {
@@ -30,13 +30,13 @@ pub(crate) fn fields(mut message: &[u8]) -> impl Iterator<Item = Result<(u32, Va
 fn field<'a>(message: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
     let tag = varint(message)?;
     let value = match tag & 7 {
-        0 => varint(message).map(|_| Value::Number)?,
-        1 => take(message, 8).map(|_| Value::Number)?,
+        0 => Value::Number(varint(message)?),
+        1 => Value::Number(u64::from_le_bytes(take(message, 8)?.try_into().ok()?)),
         2 => {
             let length = varint(message)?;
             Value::Bytes(take(message, usize::try_from(length).ok()?)?)
         }
-        5 => take(message, 4).map(|_| Value::Number)?,
+        5 => Value::Number(u32::from_le_bytes(take(message, 4)?.try_into().ok()?).into()),
         _ => return None,
     };
     Some(((tag >> 3) as u32, value))
@@ -73,7 +73,12 @@ mod tests {
         let number = Value::Number;
         assert_eq!(
             found,
-            Ok(vec![(1, number), (2, Value::Bytes(b"hi")), (3, number), (4, number)])
+            Ok(vec![
+                (1, number(150)),
+                (2, Value::Bytes(b"hi")),
+                (3, number(0x0403_0201)),
+                (4, number(0x0807_0605_0403_0201))
+            ])
         );
     }
 

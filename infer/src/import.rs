@@ -330,4 +330,6 @@ fn in_file(path: &Path) -> impl Fn(tern_format::Error) -> Error + '_ {
 }
 
 #[cfg(test)]
+mod round_trips;
+#[cfg(test)]
 mod tests;

@@ -70,7 +70,7 @@ impl<'a> Matrix<'a> {
     ///
     /// If there are fewer.
     #[inline(always)]
-    pub(crate) fn first_rows(self, rows: usize) -> Self {
+    pub fn first_rows(self, rows: usize) -> Self {
         assert!(rows <= self.rows);
         Self { rows, ..self }
     }

@@ -9,7 +9,7 @@ pub mod bandwidth;
 pub mod cpu;
 pub mod dense;
 mod exp;
-mod gemm;
+pub mod gemm;
 pub mod int8_matrix;
 pub mod mapped_file;
 pub mod norm;

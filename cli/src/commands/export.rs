@@ -1,133 +1,254 @@
 //! `tern export`
 
-use std::path::PathBuf;
+#[cfg(feature = "train")]
+pub(crate) mod checkpoint;
 
-use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use serde::Serialize;
-use tern_format::packed::{Encoding, PackedModel};
-use tern_train::checkpoint::{self, Checkpoint};
-use tern_train::directory::RunDirectory;
+use tern_format::config::ActivationQuantizer;
+use tern_format::gguf::{self, BlockType};
+use tern_format::huggingface::{self, Storage};
+use tern_format::packed::{FloatType, PackedModel};
 
 use crate::Ending;
-use crate::commands::train::Session;
-use crate::history::find_data;
+use crate::commands::verify::packed_file;
 use crate::overwrite;
 use crate::terminal::{Terminal, bytes};
-use tern_datasets::prepare::Prepared;
 
-/// Project a checkpoint to trits and write the packed model.
+/// Write a model for others: of a run its packed model, of either a file or directory that other programs load.
 ///
-/// The file holds everything that inference needs: configuration, trits and scales, tokenizer, generation defaults,
-/// where it comes from, and up to 4,096 token ids of the validation text, which anybody can read in it, with the trainer's
-/// loss on them, which `tern verify` computes again.
+/// --to gguf writes a file for llama.cpp, --to hf a directory for Hugging Face's transformers. What they would read as another
+/// model is refused, with what can hold it: docs/formats.md says what goes where.
+///
+/// A packed model of a run holds everything that inference needs: configuration, trits and scales, tokenizer, generation
+/// defaults, where it comes from, and up to 4,096 token ids of the validation text, which anybody can read in it, with the
+/// trainer's loss on them, which `tern verify` computes again. Making one of a run takes a program that can train.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   tern export runs/quickstart
   tern export runs/quickstart --checkpoint last --out story.safetensors
-  tern export runs/quickstart --encoding t5 --out archive.safetensors")]
+  tern export runs/quickstart --encoding t5 --out archive.safetensors
+  tern export story.safetensors --to gguf --out story.gguf
+  tern export story.safetensors --to gguf --type f16 --out story.gguf
+  tern export story.safetensors --to hf --out story-hf")]
 pub(crate) struct Arguments {
-    /// Directory of the run.
-    run: PathBuf,
-    /// `best` by validation loss, `last`, or the number of a step.
+    /// The directory of a run, or a packed model.
+    model: PathBuf,
+    /// What to write.
+    #[arg(long, value_enum, default_value_t = Target::Tern)]
+    to: Target,
+    /// How to store the linear layers [default: the smallest that holds the model].
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    storage: Option<Type>,
+    /// The file or directory to write [default: beside the packed model]. Nothing but a file of the same kind is
+    /// overwritten.
+    #[arg(long, value_name = "PATH")]
+    out: Option<PathBuf>,
+    /// Of a run: `best` by validation loss, `last`, or the number of a step.
+    #[cfg(feature = "train")]
     #[arg(long, value_name = "WHICH", default_value = "best")]
     checkpoint: String,
-    /// The file to write [default: RUN/model.safetensors]. Nothing but a packed model is overwritten.
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-    /// Directory with the run's prepared tokens [default: where the run had them].
+    /// Of a run: directory with its prepared tokens [default: where the run had them].
+    #[cfg(feature = "train")]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// How to pack trits: t2 (2 bits each), t5 (1.6), or, where of each four at most two are not zero, s24 (1.33) and, where
+    /// Of a run: how to pack trits: t2 (2 bits each), t5 (1.6), or, where of each four at most two are not zero, s24 (1.33) and, where
     /// they are never all zero either, s24n (1.25).
+    #[cfg(feature = "train")]
     #[arg(long, default_value = "t2", value_parser = crate::encoding::parser())]
-    encoding: Encoding,
+    encoding: tern_format::packed::Encoding,
 }
 
+#[derive(Clone, Copy, PartialEq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Target {
+    /// Tern's packed model.
+    Tern,
+    /// One file for llama.cpp.
+    Gguf,
+    /// A directory for Hugging Face's transformers.
+    Hf,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Type {
+    /// gguf: trits, 2.06 bits each.
+    #[value(name = "tq2_0")]
+    Tq2_0,
+    /// gguf: trits, 1.69 bits each.
+    #[value(name = "tq1_0")]
+    Tq1_0,
+    /// gguf: trits, 2 bits each, for bitnet.cpp.
+    #[value(name = "i2_s")]
+    I2S,
+    /// gguf: eight bits.
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// hf: trits, 2 bits each.
+    Packed,
+    /// Floats of 16 bits.
+    F16,
+    /// hf: floats of 16 bits, with the range of f32.
+    Bf16,
+    /// Floats of 32 bits.
+    F32,
+}
+
+/// What `--json` prints.
 #[derive(Serialize)]
-pub(crate) struct Exported {
-    pub(crate) path: PathBuf,
-    pub(crate) step: u64,
-    pub(crate) val_loss: Option<f64>,
-    pub(crate) check_loss: Option<f64>,
-    pub(crate) bytes: u64,
+struct Report {
+    path: PathBuf,
+    to: Target,
+    architecture: String,
+    storage: String,
+    bytes: u64,
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
-    let directory = RunDirectory::new(&arguments.run);
-    let config = directory
-        .read_config()
-        .with_context(|| format!("{}: not the directory of a run", arguments.run.display()))?;
-    let path = arguments.out.clone().unwrap_or_else(|| directory.model());
-    overwrite::only_a_packed_model(&path)?;
-    let data = Prepared::open(&arguments.data.clone().unwrap_or_else(|| find_data(&directory)))?;
-    let session =
-        Session { config, directory, data, device: "cpu".into(), stop_at: None, resume: true };
-    let checkpoint = choose(&session.directory, &arguments.checkpoint, terminal)?;
-    let exported = export(&session, checkpoint, path, arguments.encoding)?;
-    terminal.result(&exported, &describe(&exported))?;
+    if arguments.to == Target::Tern {
+        return pack(arguments, terminal);
+    }
+    // Before the work: a wrong pair of options costs nothing.
+    let storage = arguments.storage;
+    let (block_type, storage) = match arguments.to {
+        Target::Gguf => (storage.map(Type::of_gguf).transpose()?, None),
+        _ => (None, storage.map(Type::of_directory).transpose()?),
+    };
+    let file = packed(arguments, terminal)?;
+    let model = PackedModel::read(&file)?;
+    let report = if arguments.to == Target::Gguf {
+        let out = arguments.out.clone().unwrap_or_else(|| file.with_extension("gguf"));
+        to_gguf(&model, &out, block_type)
+    } else {
+        let out = arguments.out.clone().unwrap_or_else(|| beside(&file));
+        to_directory(&model, &out, storage)
+    };
+    let report = report.with_context(|| format!("{}: not exported", file.display()))?;
+    let Report { path, architecture, storage, bytes: size, .. } = &report;
+    let text = format!("{architecture}, {storage}: {} ({})\n", path.display(), bytes(*size));
+    terminal.result(&report, &text)?;
+    if arguments.to == Target::Gguf {
+        say_what_differs(&model, architecture, terminal);
+    }
+    Ok(Ending::Done)
+}
+
+/// What llama.cpp computes in another way than the file says.
+fn say_what_differs(model: &PackedModel, architecture: &str, terminal: &Terminal) {
+    if architecture == "bitnet-b1.58" {
+        terminal.say("bitnet.cpp reads this file; stock llama.cpp has no such architecture");
+    } else if model.config().activation_quantizer == ActivationQuantizer::Int8 {
+        terminal.say(
+            "llama.cpp quantizes activations in its own way, whatever the file says: expect logits near the model's, not \
+             equal to them",
+        );
+    }
+}
+
+#[cfg(feature = "train")]
+fn pack(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
+    if arguments.storage.is_some() {
+        bail!("--type goes with --to gguf or --to hf: a packed model has trits in two bits");
+    }
+    let exported =
+        checkpoint::pack(arguments, arguments.out.as_deref(), arguments.encoding, terminal)?;
+    terminal.result(&exported, &checkpoint::describe(&exported))?;
     terminal.say(&format!("next: tern verify {}", exported.path.display()));
     Ok(Ending::Done)
 }
 
-/// Projects a checkpoint and writes the packed model to `path`.
-pub(crate) fn export(
-    session: &Session,
-    checkpoint: Checkpoint,
-    path: PathBuf,
-    encoding: Encoding,
-) -> Result<Exported> {
-    let device = tern_model::device::find(&session.device)?.autodiff();
-    let (model, _, state) =
-        checkpoint.restore(&session.config, &session.data.summary.sha256, &device)?;
-    let validation = session.validation()?;
-    let packed: PackedModel = session.project(&model, Some(&state), Some(&validation))?;
-    let packed = packed.encode_as(encoding)?;
-    packed.write(&path)?;
-    tracing::debug!(step = state.step, file = %path.display(), "exported");
-    Ok(Exported {
-        step: state.step,
-        val_loss: state.val_loss,
-        check_loss: packed.metadata.check.map(|check| check.loss),
-        bytes: std::fs::metadata(&path).map_or(0, |metadata| metadata.len()),
-        path,
-    })
-}
-
-/// A line for people.
-pub(crate) fn describe(exported: &Exported) -> String {
-    let val_loss = exported
-        .val_loss
-        .map_or_else(String::new, |loss| format!(", validation loss {loss:.4} nats/token"));
-    format!(
-        "step {}{val_loss}: {} ({})\n",
-        exported.step,
-        exported.path.display(),
-        bytes(exported.bytes)
+#[cfg(not(feature = "train"))]
+fn pack(arguments: &Arguments, _: &Terminal) -> Result<Ending> {
+    bail!(
+        "{}: --to gguf or --to hf is needed: a packed model is made of a run, by a program that can train",
+        arguments.model.display()
     )
 }
 
-/// The checkpoint that a word names.
-fn choose(directory: &RunDirectory, word: &str, terminal: &Terminal) -> Result<Checkpoint> {
-    let checkpoints = directory.checkpoints();
-    let mut skipped = |error: &tern_train::Error| terminal.warn(&error.to_string());
-    Ok(match word {
-        "best" => checkpoint::best(&checkpoints, &mut skipped)?,
-        "last" => checkpoint::latest(&checkpoints, &mut skipped)?,
-        word => {
-            let all: Vec<u64> =
-                checkpoint::list(&checkpoints)?.into_iter().map(|(step, _)| step).collect();
-            let known = match &all[..] {
-                [] => format!("{} holds none yet", checkpoints.display()),
-                all => format!(
-                    "there are {}",
-                    all.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
-                ),
-            };
-            let Ok(step) = word.parse() else {
-                anyhow::bail!("--checkpoint takes best, last or a step ({known}), found `{word}`")
-            };
-            anyhow::ensure!(all.contains(&step), "there is no checkpoint of step {step}: {known}");
-            checkpoint::read(&checkpoint::directory(&checkpoints, step))?
-        }
+/// The packed model to convert: of a run it is made anew.
+fn packed(
+    arguments: &Arguments,
+    #[allow(unused, reason = "without training")] terminal: &Terminal,
+) -> Result<PathBuf> {
+    #[cfg(feature = "train")]
+    if checkpoint::is_run(&arguments.model) {
+        return Ok(
+            checkpoint::pack(arguments, None, tern_format::packed::Encoding::T2, terminal)?.path
+        );
+    }
+    packed_file(&arguments.model)
+}
+
+/// `model.safetensors` becomes `model-hf`.
+fn beside(file: &Path) -> PathBuf {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    file.with_file_name(format!("{stem}-hf"))
+}
+
+fn to_gguf(model: &PackedModel, out: &Path, linear: Option<BlockType>) -> Result<Report> {
+    overwrite::only_what_begins_with(out, b"GGUF", "GGUF file")?;
+    let export = gguf::export(model, linear)?;
+    export.layout.write(out)?;
+    Ok(Report {
+        path: out.into(),
+        to: Target::Gguf,
+        architecture: export.architecture.into(),
+        storage: format!("{:?}", export.linear),
+        bytes: export.layout.size_bytes(),
     })
+}
+
+fn to_directory(model: &PackedModel, out: &Path, storage: Option<Storage>) -> Result<Report> {
+    let empty = !out.exists() || std::fs::read_dir(out)?.next().is_none();
+    let card = std::fs::read_to_string(out.join("README.md")).unwrap_or_default();
+    if !empty && !card.contains(huggingface::SIGNATURE) {
+        bail!(
+            "{}: is no directory that tern has written and is not overwritten: choose another --out",
+            out.display()
+        );
+    }
+    let directory = huggingface::export(model, storage)?;
+    directory.write(out)?;
+    let size = |entry: std::io::Result<std::fs::DirEntry>| Ok(entry?.metadata()?.len());
+    Ok(Report {
+        path: out.into(),
+        to: Target::Hf,
+        architecture: directory.model_type.into(),
+        storage: match directory.storage {
+            Storage::Packed => "packed trits".into(),
+            Storage::Float(float) => format!("{float:?}"),
+        },
+        bytes: std::fs::read_dir(out)?.map(size).sum::<std::io::Result<u64>>()?,
+    })
+}
+
+impl Type {
+    fn of_gguf(self) -> Result<BlockType> {
+        Ok(match self {
+            Self::Tq2_0 => BlockType::TQ2_0,
+            Self::Tq1_0 => BlockType::TQ1_0,
+            Self::I2S => BlockType::I2_S,
+            Self::Q8_0 => BlockType::Q8_0,
+            Self::F16 => BlockType::F16,
+            Self::F32 => BlockType::F32,
+            Self::Packed | Self::Bf16 => {
+                bail!("--to gguf takes --type tq2_0, tq1_0, i2_s, f16, q8_0 or f32")
+            }
+        })
+    }
+
+    fn of_directory(self) -> Result<Storage> {
+        Ok(match self {
+            Self::Packed => Storage::Packed,
+            Self::F32 => Storage::Float(FloatType::F32),
+            Self::F16 => Storage::Float(FloatType::F16),
+            Self::Bf16 => Storage::Float(FloatType::BF16),
+            Self::Tq2_0 | Self::Tq1_0 | Self::I2S | Self::Q8_0 => {
+                bail!("--to hf takes --type packed, f32, bf16 or f16")
+            }
+        })
+    }
 }

@@ -20,7 +20,7 @@ use tern_train::plan::Plan;
 
 use crate::Ending;
 use crate::commands::data::prepare::prepare_data;
-use crate::commands::export::{describe, export};
+use crate::commands::export::checkpoint::{describe, export};
 use crate::commands::train::{Session, Show, interruptions};
 use crate::commands::verify::summary;
 use crate::terminal::{Terminal, duration, thousands};

@@ -56,7 +56,7 @@ const TYPES: [(BlockType, u32, usize, usize); 9] = [
 ];
 
 /// Bytes behind the blocks of an `I2_S` tensor: the scale, and what fills a line up.
-const I2_S_TAIL: usize = 32;
+pub(super) const I2_S_TAIL: usize = 32;
 
 /// Trits as a file stores them: `w = scale * trit`.
 #[derive(Clone, Debug, PartialEq)]
