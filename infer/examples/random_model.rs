@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => TokenizerSource::Json(TOKENIZER.into()),
     };
     let reader = Tokenizer::from_source(&tokenizer)?;
-    let measured = SHAPES.into_iter().find(|(name, _)| name == shape);
+    let measured = SHAPES.into_iter().find(|&(name, _)| name == shape);
     let config = match (measured, shape) {
         (Some((_, shape)), _) => ModelConfig {
             activation_quantizer: ActivationQuantizer::Int8,

@@ -3,7 +3,7 @@
 
 use tern_format::config::{ActivationQuantizer, Architecture, HiddenAct, ModelConfig};
 use tern_format::huggingface::{Storage, export};
-use tern_format::packed::{FloatType, PackedModel, Tensor};
+use tern_format::packed::{FloatTensor, FloatType, PackedModel, Tensor};
 
 use super::huggingface;
 use crate::decoder::Model;
@@ -115,9 +115,8 @@ fn narrower_floats_are_the_nearest() {
                 panic!("{name} is packed")
             };
             assert_eq!(found.dtype, dtype, "{name}");
-            let rounded: Vec<f32> =
-                exact.values().iter().map(|&value| dtype.round(value)).collect();
-            assert_eq!(found.values(), rounded, "{name}");
+            let rounded = FloatTensor::new(exact.shape.clone(), dtype, &exact.values());
+            assert_eq!(found, &rounded, "{name}");
         }
     }
 }
