@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use tern_datasets::config::TokenizerKind;
 use tern_datasets::tokenizer_training::train_tokenizer;
 use tern_format::config::{ActivationQuantizer, Architecture, LinearShape, ModelConfig, Quantizer};
-use tern_format::packed::{FloatType, Metadata, PackedModel};
+use tern_format::packed::{FloatTensor, FloatType, Metadata, PackedModel};
 use tern_infer::Model;
 use tern_kernels::pool::Pool;
 use tern_kernels::ternarize::ternarize;
@@ -43,10 +43,10 @@ fn twins(config: &ModelConfig) -> (Decoder, PackedModel) {
     let device = Device::flex();
     let model = Decoder::init(config, 11, &device);
     let mut weights: BTreeMap<String, HostTensor> = export(&model);
-    for (name, (_, values)) in &mut weights {
+    for (name, (shape, values)) in &mut weights {
         if name.ends_with("embed_tokens.weight") || (!config.is_ternary() && name.contains("proj"))
         {
-            values.iter_mut().for_each(|value| *value = FloatType::F16.round(*value));
+            *values = FloatTensor::new(shape.clone(), FloatType::F16, values).values();
         }
     }
     let model = import(model, weights).unwrap();

@@ -56,7 +56,7 @@ fn tensor(config: &ModelConfig, name: &str, shape: Vec<usize>) -> BoxedStrategy<
     let count = shape.iter().product::<usize>();
     let sides = shape.clone();
     let floats = (dtype(), vec(-60_000.0..60_000.0f32, count)).prop_map(move |(dtype, values)| {
-        Tensor::Float(FloatTensor::new(sides.clone(), dtype, values))
+        Tensor::Float(FloatTensor::new(sides.clone(), dtype, &values))
     });
     if !config.is_block_linear(name) {
         return floats.boxed();

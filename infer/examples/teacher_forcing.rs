@@ -8,6 +8,8 @@
 //! `text`, the part of the text that was read; `text_ids`, its ids; `windows`, each with `ids`, and for every id but the first
 //! the `argmax` before it and its `loss` in nats.
 
+#![allow(clippy::print_stdout, reason = "what it prints is its result")]
+
 use std::error::Error;
 use std::path::Path;
 
