@@ -9,6 +9,7 @@ mod help;
 #[cfg(feature = "train")]
 mod history;
 mod logging;
+mod model;
 mod overwrite;
 mod terminal;
 

@@ -79,7 +79,6 @@ impl Terminal {
     }
 
     /// A warning, unless `--quiet`.
-    #[cfg(feature = "train")]
     pub(crate) fn warn(&self, line: &str) {
         if !self.quiet {
             let label = console::style("warning").for_stderr().yellow().bold();

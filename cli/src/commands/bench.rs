@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use tern_infer::Model;
 use tern_infer::bench::{Report, Settings, measure};
 use tern_infer::linear::Engine;
 use tern_kernels::pool::Pool;
 
 use crate::Ending;
 use crate::commands::verify::packed_file;
+use crate::model::ModelOptions;
 use crate::terminal::{Terminal, bytes};
 
 /// Measure how fast a packed model runs on this CPU.
@@ -26,6 +26,8 @@ use crate::terminal::{Terminal, bytes};
 pub(crate) struct Arguments {
     /// The packed model, or the directory of a run that has one.
     file: PathBuf,
+    #[command(flatten)]
+    model: ModelOptions,
     /// Threads; TERN_THREADS sets them for every command [default: all that this process may use].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -46,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     if let Some(threads) = arguments.threads {
         engine.pool = Arc::new(Pool::new(threads.into()));
     }
-    let model = Model::open_with(&file, engine)?;
+    let model = arguments.model.open(&file, engine, terminal)?;
     let most = model.config().max_position_embeddings;
     ensure!(most > 1, "{}: a context of one token leaves nothing to measure", file.display());
     let settings = Settings {
