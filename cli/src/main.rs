@@ -8,7 +8,6 @@ mod help;
 #[cfg(feature = "train")]
 mod history;
 mod logging;
-#[cfg(feature = "train")]
 mod overwrite;
 mod terminal;
 

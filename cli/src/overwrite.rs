@@ -1,13 +1,19 @@
 //! What a mistyped `--out` must not cost.
 
+#[cfg(feature = "train")]
 use std::io::Read;
 use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
+#[cfg(feature = "train")]
+use anyhow::ensure;
+use anyhow::{Result, bail};
 use tern_format::packed::PackedModel;
-use tern_format::regular_file::{open_regular, refuse_pipe};
+#[cfg(feature = "train")]
+use tern_format::regular_file::open_regular;
+use tern_format::regular_file::refuse_pipe;
 
 /// Refuses a file that is there, has content, and does not begin like the kind that would be written.
+#[cfg(feature = "train")]
 pub(crate) fn only_what_begins_with(path: &Path, beginning: &[u8], what: &str) -> Result<()> {
     refuse_pipe(path)?;
     let mut start = Vec::new();

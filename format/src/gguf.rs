@@ -12,7 +12,10 @@
 //! is allocated: a file costs a few times its header. Names must be unique, data must not overlap.
 
 mod blocks;
+pub mod model;
+mod pre_tokenizer;
 mod read;
+pub mod tokenizer;
 mod value;
 
 use std::collections::BTreeMap;

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
-use tern_infer::import::huggingface;
+use tern_format::harmless::escaped;
+use tern_infer::import::{Imported, open};
 
 use crate::Ending;
+use crate::overwrite::only_a_packed_model;
 use crate::terminal::{Terminal, bytes, thousands};
 
 /// Turn a model of another program into a packed model.
@@ -14,20 +16,27 @@ use crate::terminal::{Terminal, bytes, thousands};
 /// Reads the directories of Hugging Face's transformers, of three kinds: llama (float, or as packed trits), bitnet (packed
 /// with either convention of the scale, or latent weights, which are ternarized once) and gpt2. The directory holds
 /// config.json, the weights (model.safetensors, its shards, or pytorch_model.bin, which is read without executing it) and a
-/// tokenizer. A key of the configuration that would change the model in a way unknown here is refused by name.
+/// tokenizer.
+///
+/// Reads GGUF files of llama.cpp and bitnet.cpp with the architectures llama, bitnet, bitnet-b1.58, bitnet-25 and gpt2, and
+/// weights of F32, F16, BF16, Q8_0, Q6_K, Q4_0, TQ1_0, TQ2_0 and I2_S. Trits stay trits; floats lose nothing.
+///
+/// A key of the configuration that would change the model in a way unknown here is refused by name.
 ///
 /// An import carries no tokens to check the loss on, so `tern verify` wants --allow-unchecked-loss.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   tern import bitnet-b1.58-2B-4T --out bitnet.safetensors
-  tern import ~/models/SmolLM-135M-Instruct --out smollm.safetensors")]
+  tern import ~/models/SmolLM-135M-Instruct --out smollm.safetensors
+  tern import ggml-model-i2_s.gguf --out bitnet.safetensors")]
 pub(crate) struct Arguments {
-    /// The directory.
-    directory: PathBuf,
+    /// The directory, or the GGUF file.
+    #[arg(value_name = "DIR|FILE")]
+    source: PathBuf,
     /// Where to write the packed model.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Replace a file that is there.
+    /// Replace a packed model that is there.
     #[arg(long)]
     replace: bool,
 }
@@ -39,14 +48,16 @@ struct Report {
     parameters: u64,
     ternary_parameters: u64,
     size_bytes: u64,
+    notes: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
-    let Arguments { directory, out, replace } = arguments;
+    let Arguments { source, out, replace } = arguments;
     if out.exists() && !replace {
         bail!("{}: is there already; --replace overwrites it", out.display());
     }
-    let model = huggingface(directory)?;
+    only_a_packed_model(out)?;
+    let Imported { model, notes } = open(source)?;
     model.write(out)?;
     let report = Report {
         out: out.clone(),
@@ -54,6 +65,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         parameters: model.parameters(),
         ternary_parameters: model.ternary_parameters(),
         size_bytes: std::fs::metadata(out)?.len(),
+        notes,
     };
     let text = format!(
         "{} ({}): {} parameters, {} of them ternary\n",
@@ -62,6 +74,9 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         thousands(report.parameters),
         thousands(report.ternary_parameters)
     );
+    for note in &report.notes {
+        terminal.say(&escaped(note, &[]));
+    }
     terminal.result(&report, &text)?;
     terminal.say(&format!("next: tern generate {}", out.display()));
     Ok(Ending::Done)
