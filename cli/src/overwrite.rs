@@ -3,10 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-#[cfg(feature = "train")]
-use anyhow::bail;
-use anyhow::{Result, ensure};
-#[cfg(feature = "train")]
+use anyhow::{Result, bail, ensure};
 use tern_format::packed::PackedModel;
 use tern_format::regular_file::{open_regular, refuse_pipe};
 
@@ -26,7 +23,6 @@ pub(crate) fn only_what_begins_with(path: &Path, beginning: &[u8], what: &str) -
 }
 
 /// Refuses a file that is there, has content, and is no packed model.
-#[cfg(feature = "train")]
 pub(crate) fn only_a_packed_model(path: &Path) -> Result<()> {
     refuse_pipe(path)?;
     let full =

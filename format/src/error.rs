@@ -69,6 +69,12 @@ pub enum Error {
         /// What the JSON reader found.
         source: serde_json::Error,
     },
+    /// A text is no JSON, or not of the form that its kind of file has.
+    #[error("not the JSON that such a file holds: {}", printable(&source.to_string(), 400))]
+    Json {
+        /// What the JSON reader found.
+        source: serde_json::Error,
+    },
     /// Bytes that belong to no tensor.
     #[error("{count} bytes after the last tensor belong to nothing")]
     TrailingBytes {
@@ -282,7 +288,7 @@ impl Error {
     }
 
     /// Names the tensor that an error is about, unless it names one: the inner name is the exact one.
-    pub(crate) fn in_tensor(self, name: &str) -> Self {
+    pub fn in_tensor(self, name: &str) -> Self {
         match self {
             Self::Tensor { .. } => self,
             other => Self::Tensor { name: name.into(), source: Box::new(other) },
@@ -290,7 +296,7 @@ impl Error {
     }
 
     /// Names the file that an error is about.
-    pub(crate) fn in_file(self, path: &std::path::Path) -> Self {
+    pub fn in_file(self, path: &std::path::Path) -> Self {
         Self::In { path: path.into(), source: Box::new(self) }
     }
 }

@@ -14,7 +14,10 @@
 mod blocks;
 mod encode;
 mod export;
+pub mod model;
+mod pre_tokenizer;
 mod read;
+pub mod tokenizer;
 mod value;
 mod vocabulary;
 mod write;

@@ -90,7 +90,7 @@ impl Config {
     ///
     /// [`Error::Metadata`] with the key that is missing, of another kind, or says what is not to be had here.
     pub fn parse(json: &str) -> Result<Self> {
-        let value = serde_json::from_str(json).map_err(|source| Error::Header { source })?;
+        let value = serde_json::from_str(json).map_err(|source| Error::Json { source })?;
         let Value::Object(map) = value else {
             return Err(Error::Rule { rule: "must be a JSON object".into() });
         };

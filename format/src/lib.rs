@@ -9,6 +9,7 @@ mod charsmap;
 pub mod checksum;
 pub mod config;
 pub mod contain;
+mod decode;
 pub mod error;
 pub mod gguf;
 pub mod harmless;

@@ -61,6 +61,27 @@ fn take<'a>(message: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
     Some(head)
 }
 
+/// Adds a field of text, bytes or another message.
+pub(crate) fn put_bytes(message: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+    put_varint(message, u64::from(number) << 3 | 2);
+    put_varint(message, bytes.len() as u64);
+    message.extend(bytes);
+}
+
+/// Adds a field that is a whole number.
+pub(crate) fn put_number(message: &mut Vec<u8>, number: u32, value: u64) {
+    put_varint(message, u64::from(number) << 3);
+    put_varint(message, value);
+}
+
+fn put_varint(message: &mut Vec<u8>, mut value: u64) {
+    while value > 0x7f {
+        message.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    message.push(value as u8);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

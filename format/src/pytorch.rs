@@ -14,6 +14,7 @@ use std::io::{Cursor, Read};
 use half::{bf16, f16};
 use zip::{CompressionMethod, ZipArchive};
 
+use crate::decode::{each, finite};
 use crate::error::{Error, Result, quoted};
 use pickle::Machine;
 
@@ -98,15 +99,8 @@ impl Tensor {
                 return Err(Error::Rule { rule: format!("must hold floats, holds {other:?}") });
             }
         };
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(index) => Err(Error::NotFinite { index, dtype: "float", value: values[index] }),
-            None => Ok(values),
-        }
+        finite(values, "float")
     }
-}
-
-fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks().0.iter().map(|&element| value(element)).collect()
 }
 
 /// Where a checkpoint of a training script keeps its tensors.

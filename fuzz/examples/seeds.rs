@@ -48,6 +48,17 @@ fn main() -> Result {
     put("token_file", "bytes", &token_file(5, &[1, 3, 4, 2]))?;
     put("token_file", "pairs", &token_file(300, &[1, 299, 0, 2]))?;
     put("token_file", "words", &token_file(70_000, &[69_999, 3]))?;
+    for (name, bytes) in ggufs() {
+        put("gguf", name, &bytes)?;
+    }
+    for (name, text) in HUGGINGFACE {
+        put("huggingface_config", name, text.as_bytes())?;
+    }
+    // Those of `tests/goldens/pytorch`, whose README says how they were made.
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pytorch");
+    for name in ["state_dict", "checkpoint"] {
+        put("pytorch", name, &fs::read(goldens.join(name).with_extension("pt"))?)?;
+    }
     put("config", "short", SHORT.as_bytes())?;
     put("config", "long", LONG.as_bytes())?;
     put("checkpoint", "state", state().to_string().as_bytes())?;
@@ -227,6 +238,150 @@ fn varint(message: &mut Vec<u8>, mut value: u64) {
     }
     message.push(value as u8);
 }
+
+/// A GGUF file: keys with kind and value, tensors with sides (innermost first), type and bytes.
+#[derive(Default)]
+struct GgufFile {
+    entries: Vec<Vec<u8>>,
+    tensors: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl GgufFile {
+    fn put(&mut self, key: &str, kind: u32, value: &[u8]) {
+        self.entries.push([&gguf_text(key)[..], &kind.to_le_bytes(), value].concat());
+    }
+
+    fn tensor(&mut self, name: &str, sides: &[u64], number: u32, data: Vec<u8>) {
+        let sides_bytes: Vec<u8> = sides.iter().flat_map(|side| side.to_le_bytes()).collect();
+        let count = (sides.len() as u32).to_le_bytes();
+        let info = [&gguf_text(name)[..], &count, &sides_bytes, &number.to_le_bytes()].concat();
+        self.tensors.push((info, data));
+    }
+
+    fn build(&self) -> Vec<u8> {
+        let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+        bytes.extend((self.tensors.len() as u64).to_le_bytes());
+        bytes.extend((self.entries.len() as u64).to_le_bytes());
+        bytes.extend(self.entries.concat());
+        let mut offset = 0u64;
+        for (info, data) in &self.tensors {
+            bytes.extend(info);
+            bytes.extend(offset.to_le_bytes());
+            offset = (offset + data.len() as u64).next_multiple_of(32);
+        }
+        for (_, data) in &self.tensors {
+            bytes.resize(bytes.len().next_multiple_of(32), 0);
+            bytes.extend(data);
+        }
+        bytes
+    }
+}
+
+fn gguf_text(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+}
+
+fn gguf_array(kind: u32, elements: &[Vec<u8>]) -> Vec<u8> {
+    [&kind.to_le_bytes()[..], &(elements.len() as u64).to_le_bytes(), &elements.concat()].concat()
+}
+
+/// One model for each architecture, tokenizer and kind of linear layer, one block of a few channels.
+fn ggufs() -> Vec<(&'static str, Vec<u8>)> {
+    let f32s = |count: usize| -> Vec<u8> {
+        (0..count).flat_map(|i| (i as f32 * 0.1 - 0.3).to_le_bytes()).collect()
+    };
+    let model = |architecture: &str, tokenizer: &str, number: u32, d: usize| {
+        let mut file = GgufFile::default();
+        file.put("general.architecture", 8, &gguf_text(architecture));
+        let gpt2 = architecture == "gpt2";
+        for (key, value) in [
+            ("context_length", 8),
+            ("embedding_length", d),
+            ("block_count", 1),
+            ("feed_forward_length", d),
+            ("attention.head_count", 1),
+        ] {
+            file.put(&format!("{architecture}.{key}"), 4, &(value as u32).to_le_bytes());
+        }
+        let rms = if gpt2 { "" } else { "rms_" };
+        let epsilon = format!("{architecture}.attention.layer_norm_{rms}epsilon");
+        file.put(&epsilon, 6, &1e-5f32.to_le_bytes());
+        let key = |key: &str| format!("tokenizer.ggml.{key}");
+        let tokens = ["<unk>", "<s>", "\u{2581}", "a", "b", "ab"];
+        let texts: Vec<_> = tokens.iter().map(|token| gguf_text(token)).collect();
+        let kinds = [2i32, 3, 1, 1, 1, 1].map(|kind| kind.to_le_bytes().to_vec());
+        file.put(&key("model"), 8, &gguf_text(tokenizer));
+        file.put(&key("tokens"), 9, &gguf_array(8, &texts));
+        file.put(&key("token_type"), 9, &gguf_array(5, &kinds));
+        file.put(&key("bos_token_id"), 4, &1u32.to_le_bytes());
+        if tokenizer == "gpt2" {
+            file.put(&key("pre"), 8, &gguf_text("llama-bpe"));
+            file.put(&key("merges"), 9, &gguf_array(8, &[gguf_text("a b")]));
+        } else {
+            let scores: Vec<_> = (0..6).map(|id| (-(id as f32)).to_le_bytes().to_vec()).collect();
+            file.put(&key("scores"), 9, &gguf_array(6, &scores));
+        }
+        if tokenizer == "t5" {
+            let bytes: Vec<_> = charsmap().iter().map(|&byte| vec![byte]).collect();
+            file.put(&key("precompiled_charsmap"), 9, &gguf_array(0, &bytes));
+        }
+        let mut vector = |name: &str, size: usize| {
+            file.tensor(name, &[size as u64], 0, f32s(size));
+        };
+        let norms = if architecture == "bitnet" { 4 } else { 2 };
+        for end in ["weight", "bias"].iter().take(if gpt2 { 2 } else { 1 }) {
+            vector(&format!("output_norm.{end}"), d);
+            for norm in ["attn", "ffn", "attn_sub", "ffn_sub"].iter().take(norms) {
+                vector(&format!("blk.0.{norm}_norm.{end}"), d);
+            }
+        }
+        for (name, size) in [("attn_qkv", 3 * d), ("attn_output", d), ("ffn_up", d), ("ffn_down", d)]
+            .iter()
+            .filter(|_| gpt2)
+        {
+            vector(&format!("blk.0.{name}.bias"), *size);
+        }
+        let linear = |count: usize| match number {
+            0 => f32s(count),
+            8 => [[0, 0x38].as_slice(), &[3; 32]].concat().repeat(count / 32),
+            _ => [vec![0x92; count / 4], [0, 0, 0, 0x3f].to_vec(), vec![0; 28]].concat(),
+        };
+        let (side, fused) = (d as u64, 3 * d as u64);
+        if gpt2 {
+            file.tensor("position_embd.weight", &[side, 8], 0, f32s(8 * d));
+            file.tensor("blk.0.attn_qkv.weight", &[side, fused], number, linear(3 * d * d));
+        }
+        for name in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"] {
+            if !gpt2 || ["attn_output", "ffn_up", "ffn_down"].contains(&name) {
+                file.tensor(&format!("blk.0.{name}.weight"), &[side, side], number, linear(d * d));
+            }
+        }
+        file.tensor("token_embd.weight", &[side, 6], 0, f32s(6 * d));
+        file.build()
+    };
+    vec![
+        ("llama", model("llama", "llama", 0, 4)),
+        ("gpt2", model("gpt2", "gpt2", 0, 4)),
+        ("bitnet", model("bitnet", "t5", 36, 16)),
+        ("blocks", model("llama", "gpt2", 8, 32)),
+    ]
+}
+
+/// One `config.json` for each kind of model.
+const HUGGINGFACE: [(&str, &str); 3] = [
+    (
+        "llama",
+        r#"{"model_type": "llama", "vocab_size": 160, "hidden_size": 48, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "bos_token_id": 1, "eos_token_id": [2, 3], "tie_word_embeddings": false, "torch_dtype": "bfloat16"}"#,
+    ),
+    (
+        "bitnet",
+        r#"{"model_type": "bitnet", "vocab_size": 160, "hidden_size": 48, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 6, "max_position_embeddings": 64, "hidden_act": "relu2", "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"}}"#,
+    ),
+    (
+        "gpt2",
+        r#"{"model_type": "gpt2", "vocab_size": 160, "n_embd": 48, "n_head": 6, "n_layer": 2, "n_positions": 64, "n_inner": null, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "scale_attn_weights": true}"#,
+    ),
+];
 
 /// A token file with BOS and EOS, as `datasets/src/token_file.rs` describes it.
 fn token_file(vocab_size: u32, ids: &[u32]) -> Vec<u8> {

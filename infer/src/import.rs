@@ -1,10 +1,13 @@
 //! Models of other programs as packed models.
 
+mod gguf;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use tern_format::config::HEAD;
+use tern_format::gguf::Gguf;
 use tern_format::huggingface::{self, Config, Source, Weights};
 use tern_format::packed::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor};
 use tern_format::pytorch;
@@ -16,10 +19,37 @@ use tern_kernels::ternarize::ternarize;
 
 use crate::error::{Error, Result};
 
+pub use gguf::gguf;
+
 /// The largest JSON file that is read of a directory, in bytes; an index of shards has a line for each tensor.
 const MOST_JSON_BYTES: u64 = 1 << 26;
 /// The largest tokenizer.
 const MOST_TOKENIZER_BYTES: u64 = 1 << 28;
+
+/// A model of another program as a packed model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Imported {
+    /// The model.
+    pub model: PackedModel,
+    /// What is not as one might expect it: a line each.
+    pub notes: Vec<String>,
+}
+
+/// Reads a model of another program, a directory that `transformers` saved or a GGUF file; or one of ours.
+///
+/// # Errors
+///
+/// The file, and the key or tensor in it that breaks a rule.
+pub fn open(path: &Path) -> Result<Imported> {
+    if path.is_dir() {
+        return Ok(Imported { model: huggingface(path)?, notes: Vec::new() });
+    }
+    let map = map(path)?;
+    if Gguf::recognize(&map) {
+        return gguf(&map).map_err(in_file(path));
+    }
+    Ok(Imported { model: PackedModel::read(path)?, notes: Vec::new() })
+}
 
 /// Reads a directory that `transformers` saved: `config.json`, the weights (`model.safetensors`, its shards, or
 /// `pytorch_model.bin`), the tokenizer (`tokenizer.json` or `tokenizer.model`), and the chat template.
@@ -45,7 +75,7 @@ pub fn huggingface(directory: &Path) -> Result<PackedModel> {
         ..Metadata::new(config.model, tokenizer)
     };
     let model = PackedModel { metadata, tensors };
-    model.validate()?;
+    model.validate().map_err(in_file(directory))?;
     Ok(model)
 }
 
@@ -74,7 +104,7 @@ impl Store {
         if index.exists() {
             let text = read_small_text(&index, MOST_JSON_BYTES)?;
             let parsed: Index = serde_json::from_str(&text)
-                .map_err(|source| tern_format::Error::Header { source })
+                .map_err(|source| tern_format::Error::Json { source })
                 .map_err(in_file(&index))?;
             let names: std::collections::BTreeSet<_> = parsed.weight_map.into_values().collect();
             let shard = |name: String| {
@@ -108,7 +138,7 @@ impl Store {
                         let raw = Raw::Safetensors(view);
                         if all.insert(name.clone(), raw).is_some() {
                             let twice = tern_format::Error::Duplicate;
-                            return Err(in_file(path)(about(&name, twice)));
+                            return Err(in_file(path)(twice.in_tensor(&name)));
                         }
                     }
                 }
@@ -195,7 +225,7 @@ fn tensors(
         let (name, raw) = names
             .filter_map(|name| contents.get_key_value(&name))
             .next()
-            .ok_or_else(|| about(name, tern_format::Error::Missing))?;
+            .ok_or_else(|| tern_format::Error::Missing.in_tensor(name))?;
         used.insert(name.as_str());
         Ok::<_, tern_format::Error>((name.as_str(), raw))
     };
@@ -207,12 +237,13 @@ fn tensors(
             Weights::Packed { divides } if config.model.is_ternary_matrix(&name) => {
                 let (scale_name, scale) = find(&format!("{}_scale", source.name))?;
                 packed(raw, scale, divides, &shape).map_err(|error| match error {
-                    error @ tern_format::Error::NotFinite { .. } => about(scale_name, error),
-                    error => about(file_name, error),
+                    error @ tern_format::Error::NotFinite { .. } => error.in_tensor(scale_name),
+                    error => error.in_tensor(file_name),
                 })?
             }
             weights => {
-                let float = float(raw, &source, &shape).map_err(|error| about(file_name, error))?;
+                let float =
+                    float(raw, &source, &shape).map_err(|error| error.in_tensor(file_name))?;
                 if weights == Weights::Latent && config.model.is_ternary_matrix(&name) {
                     let (trits, scale) =
                         ternarize(&float.values(), config.model.quantizer.extra_eps());
@@ -227,7 +258,7 @@ fn tensors(
     let tied = |name: &str| config.model.tie_word_embeddings && name.ends_with(HEAD);
     let ignored = |name: &str| tied(name) || BUFFERS.iter().any(|buffer| name.ends_with(buffer));
     match contents.keys().find(|name| !used.contains(name.as_str()) && !ignored(name)) {
-        Some(name) => Err(about(name, tern_format::Error::Extra)),
+        Some(name) => Err(tern_format::Error::Extra.in_tensor(name)),
         None => Ok(tensors),
     }
 }
@@ -308,7 +339,7 @@ fn chat_template(directory: &Path) -> Result<Option<String>> {
     }
     let text = read_small_text(&path, MOST_JSON_BYTES)?;
     let parsed: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|source| tern_format::Error::Header { source })
+        .map_err(|source| tern_format::Error::Json { source })
         .map_err(in_file(&path))?;
     Ok(parsed.get("chat_template").and_then(|template| Some(template.as_str()?.to_owned())))
 }
@@ -317,16 +348,8 @@ fn map(path: &Path) -> Result<MappedFile> {
     MappedFile::open(path).map_err(|error| in_file(path)(error.into()))
 }
 
-fn about(name: &str, source: tern_format::Error) -> tern_format::Error {
-    match source {
-        // The inner name is the exact one.
-        named @ tern_format::Error::Tensor { .. } => named,
-        source => tern_format::Error::Tensor { name: name.into(), source: Box::new(source) },
-    }
-}
-
 fn in_file(path: &Path) -> impl Fn(tern_format::Error) -> Error + '_ {
-    |source| tern_format::Error::In { path: path.into(), source: Box::new(source) }.into()
+    |error| error.in_file(path).into()
 }
 
 #[cfg(test)]

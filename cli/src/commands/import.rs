@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
-use tern_format::packed::{Encoding, PackedModel};
-use tern_infer::import::huggingface;
+use tern_format::harmless::escaped;
+use tern_format::packed::Encoding;
+use tern_infer::import::{Imported, open};
 
 use crate::Ending;
+use crate::overwrite::only_a_packed_model;
 use crate::terminal::{Terminal, bytes, thousands};
 
 /// Turn a model of another program into a packed model, or pack one of ours anew.
@@ -15,7 +17,12 @@ use crate::terminal::{Terminal, bytes, thousands};
 /// Reads the directories of Hugging Face's transformers, of three kinds: llama (float, or as packed trits), bitnet (packed
 /// with either convention of the scale, or latent weights, which are ternarized once) and gpt2. The directory holds
 /// config.json, the weights (model.safetensors, its shards, or pytorch_model.bin, which is read without executing it) and a
-/// tokenizer. A key of the configuration that would change the model in a way unknown here is refused by name.
+/// tokenizer.
+///
+/// Reads GGUF files of llama.cpp and bitnet.cpp with the architectures llama, bitnet, bitnet-b1.58, bitnet-25 and gpt2, and
+/// weights of F32, F16, BF16, Q8_0, Q6_K, Q4_0, TQ1_0, TQ2_0 and I2_S. Trits stay trits; floats lose nothing.
+///
+/// A key of the configuration that would change the model in a way unknown here is refused by name.
 ///
 /// With --encoding the trits are packed so: t2 (2 bits each) holds any, t5 (1.6 bits) too and is for archives; s24 (1.33 bits)
 /// holds those of which each four consecutive have at most two that are not zero, s24n (1.25 bits, the fastest) those of
@@ -26,14 +33,16 @@ use crate::terminal::{Terminal, bytes, thousands};
 #[command(after_help = "Examples:
   tern import bitnet-b1.58-2B-4T --out bitnet.safetensors
   tern import ~/models/SmolLM-135M-Instruct --out smollm.safetensors
+  tern import ggml-model-i2_s.gguf --out bitnet.safetensors
   tern import model.safetensors --encoding s24n --out sparse.safetensors")]
 pub(crate) struct Arguments {
-    /// The directory, or the packed model.
-    directory: PathBuf,
+    /// The directory, the GGUF file, or the packed model.
+    #[arg(value_name = "DIR|FILE")]
+    source: PathBuf,
     /// Where to write the packed model.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Replace a file that is there.
+    /// Replace a packed model that is there.
     #[arg(long)]
     replace: bool,
     /// How to pack trits [default: t2, or as the packed model has them].
@@ -49,17 +58,16 @@ struct Report {
     parameters: u64,
     ternary_parameters: u64,
     size_bytes: u64,
+    notes: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
-    let Arguments { directory, out, replace, encoding } = arguments;
+    let Arguments { source, out, replace, encoding } = arguments;
     if out.exists() && !replace {
         bail!("{}: is there already; --replace overwrites it", out.display());
     }
-    let mut model = match directory.is_file() {
-        true => PackedModel::read(directory)?,
-        false => huggingface(directory)?,
-    };
+    only_a_packed_model(out)?;
+    let Imported { mut model, notes } = open(source)?;
     if let Some(encoding) = encoding {
         model = model.encode_as(*encoding)?;
     }
@@ -71,6 +79,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         parameters: model.parameters(),
         ternary_parameters: model.ternary_parameters(),
         size_bytes: std::fs::metadata(out)?.len(),
+        notes,
     };
     let text = format!(
         "{} ({}): {} parameters, {} of them ternary, packed as {}\n",
@@ -80,6 +89,9 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         thousands(report.ternary_parameters),
         report.encoding.name()
     );
+    for note in &report.notes {
+        terminal.say(&escaped(note, &[]));
+    }
     terminal.result(&report, &text)?;
     terminal.say(&format!("next: tern generate {}", out.display()));
     Ok(Ending::Done)

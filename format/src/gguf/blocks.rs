@@ -14,6 +14,7 @@
 
 use half::{bf16, f16};
 
+use crate::decode::{each, finite};
 use crate::error::{Error, Result};
 
 /// The type of a tensor's elements.
@@ -79,6 +80,30 @@ impl Trits {
         let Some(first) = scales.next() else { return Some(0.0) };
         scales.all(|scale| scale.to_bits() == first.to_bits()).then_some(first)
     }
+
+    /// The trits of some rows of `d_input`, in the order asked for, with their scales.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row, or scales change inside a row and not at its start (no type of ours has that).
+    pub fn rows(&self, d_input: usize, rows: &[usize]) -> Self {
+        let cut = |row: usize| &self.trits[row * d_input..][..d_input];
+        let trits = rows.iter().flat_map(|&row| cut(row)).copied().collect();
+        if let &[scale] = &self.scales[..] {
+            return Self { trits, scales: vec![scale], per_scale: rows.len() * d_input };
+        }
+        assert!(d_input.is_multiple_of(self.per_scale), "scales of {} trits", self.per_scale);
+        let per_row = d_input / self.per_scale;
+        let scales = rows.iter().flat_map(|&row| &self.scales[row * per_row..][..per_row]);
+        Self { trits, scales: scales.copied().collect(), per_scale: self.per_scale }
+    }
+
+    /// `scale * trit` for each.
+    pub fn floats(&self) -> Vec<f32> {
+        let runs = self.trits.chunks(self.per_scale.max(1)).zip(&self.scales);
+        runs.flat_map(|(trits, scale)| trits.iter().map(move |&trit| f32::from(trit) * scale))
+            .collect()
+    }
 }
 
 impl BlockType {
@@ -139,27 +164,18 @@ impl BlockType {
 
     /// The values of whole blocks.
     pub(super) fn floats(self, bytes: &[u8]) -> Result<Vec<f32>> {
-        let mut values = Vec::new();
-        match self {
-            F32 => each(bytes, &mut values, f32::from_le_bytes),
-            F16 => each(bytes, &mut values, |b| f16::from_le_bytes(b).to_f32()),
-            BF16 => each(bytes, &mut values, |b| bf16::from_le_bytes(b).to_f32()),
-            Q4_0 => blocks(bytes, &mut values, q4_0),
-            Q8_0 => blocks(bytes, &mut values, q8_0),
-            Q6_K => blocks(bytes, &mut values, q6_k),
+        let values = match self {
+            F32 => each(bytes, f32::from_le_bytes),
+            F16 => each(bytes, |b| f16::from_le_bytes(b).to_f32()),
+            BF16 => each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            Q4_0 => blocks(bytes, q4_0),
+            Q8_0 => blocks(bytes, q8_0),
+            Q6_K => blocks(bytes, q6_k),
             TQ1_0 | TQ2_0 | I2_S => {
-                if let Some(Trits { trits, scales, per_scale }) = self.trits(bytes)? {
-                    let runs = trits.chunks(per_scale.max(1)).zip(scales);
-                    values.extend(runs.flat_map(|(trits, scale)| {
-                        trits.iter().map(move |&trit| f32::from(trit) * scale)
-                    }));
-                }
+                self.trits(bytes)?.map(|trits| trits.floats()).unwrap_or_default()
             }
-        }
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(index) => Err(Error::NotFinite { index, dtype: "float", value: values[index] }),
-            None => Ok(values),
-        }
+        };
+        finite(values, "float")
     }
 
     /// The trits of whole blocks; none if this type has no trits.
@@ -202,16 +218,10 @@ impl BlockType {
     }
 }
 
-fn each<const N: usize>(bytes: &[u8], values: &mut Vec<f32>, value: impl Fn([u8; N]) -> f32) {
-    values.extend(bytes.as_chunks().0.iter().map(|&element| value(element)));
-}
-
-fn blocks<const N: usize>(
-    bytes: &[u8],
-    values: &mut Vec<f32>,
-    unpack: impl Fn(&[u8; N], &mut Vec<f32>),
-) {
-    bytes.as_chunks().0.iter().for_each(|block| unpack(block, values));
+fn blocks<const N: usize>(bytes: &[u8], unpack: impl Fn(&[u8; N], &mut Vec<f32>)) -> Vec<f32> {
+    let mut values = Vec::new();
+    bytes.as_chunks().0.iter().for_each(|block| unpack(block, &mut values));
+    values
 }
 
 fn scale(d: [u8; 2]) -> f32 {

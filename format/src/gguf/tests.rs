@@ -115,19 +115,19 @@ fn six_bits_are_unpacked_as_ggml_does() {
 
 /// A file under construction.
 #[derive(Clone)]
-struct Builder {
+pub(super) struct Builder {
     version: u32,
     counts: Option<(u64, u64)>,
-    entries: Vec<Vec<u8>>,
+    pub(super) entries: Vec<Vec<u8>>,
     tensors: Vec<Vec<u8>>,
     data: Vec<u8>,
 }
 
-fn string(text: &[u8]) -> Vec<u8> {
+pub(super) fn string(text: &[u8]) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes(), text].concat()
 }
 
-fn entry(key: &str, kind: u32, value: &[u8]) -> Vec<u8> {
+pub(super) fn entry(key: &str, kind: u32, value: &[u8]) -> Vec<u8> {
     [&string(key.as_bytes())[..], &kind.to_le_bytes(), value].concat()
 }
 
@@ -141,7 +141,7 @@ fn tensor(name: &str, sides: &[u64], number: u32, offset: u64) -> Vec<u8> {
     bytes
 }
 
-fn file() -> Builder {
+pub(super) fn file() -> Builder {
     Builder {
         version: 3,
         counts: None,
@@ -152,7 +152,7 @@ fn file() -> Builder {
 }
 
 impl Builder {
-    fn build(&self) -> Vec<u8> {
+    pub(super) fn build(&self) -> Vec<u8> {
         let (tensors, entries) =
             self.counts.unwrap_or((self.tensors.len() as u64, self.entries.len() as u64));
         let mut bytes = b"GGUF".to_vec();

@@ -1,5 +1,7 @@
 //! The values of a GGUF file's metadata.
 
+use std::fmt;
+
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -79,6 +81,25 @@ pub enum Value<'a> {
     String(&'a str),
     /// Values of one kind.
     Array(Array<'a>),
+}
+
+impl fmt::Display for Value<'_> {
+    /// As JSON would have it; of an array no more than its first elements. Text is as the file has it: escape it to show it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 4;
+        match self {
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value}"),
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::String(text) => f.write_str(text),
+            Self::Array(array) => {
+                let shown: Vec<_> =
+                    array.values().take(SHOWN).map(|value| value.to_string()).collect();
+                let more = if array.len > SHOWN { ", …" } else { "" };
+                write!(f, "{} of {:?}: {}{more}", array.len, array.kind, shown.join(", "))
+            }
+        }
+    }
 }
 
 /// An array as it lies in the file; its elements are read when they are asked for.

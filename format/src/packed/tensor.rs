@@ -130,7 +130,16 @@ impl FloatType {
         }
     }
 
-    /// The nearest values of this type, halves to even; infinite past the largest.
+    /// The nearest value of this type, halves to even; infinite past the largest.
+    pub fn round(self, value: f32) -> f32 {
+        match self {
+            Self::F32 => value,
+            Self::F16 => f16::from_f32(value).to_f32(),
+            Self::BF16 => bf16::from_f32(value).to_f32(),
+        }
+    }
+
+    /// The nearest values of this type, as [`Self::round`] has them.
     pub fn encode(self, values: &[f32]) -> Vec<u8> {
         match self {
             Self::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),

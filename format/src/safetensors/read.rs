@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{self, MapAccess, Visitor};
 
 use super::{Dtype, MOST_HEADER_BYTES, recognize::looks_like};
+use crate::decode::{each, finite};
 use crate::error::{Error, Result, quoted};
 
 /// Bytes of the header's length.
@@ -44,15 +45,8 @@ impl View<'_> {
             Dtype::F64 => ("f32", each(self.bytes, |b| f64::from_le_bytes(b) as f32)),
             found => return Err(Error::Dtype { expected: "F32, F16, BF16 or F64", found }),
         };
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(index) => Err(Error::NotFinite { index, dtype, value: values[index] }),
-            None => Ok(values),
-        }
+        finite(values, dtype)
     }
-}
-
-fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks().0.iter().map(|&element| value(element)).collect()
 }
 
 /// The tensors and the metadata of a file.

@@ -14,7 +14,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// A copy of a golden's directory with a tokenizer, and with the configuration that `edit` makes of its own.
-fn directory(
+pub(super) fn directory(
     name: &str,
     edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>),
 ) -> tempfile::TempDir {
