@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+#[cfg(target_arch = "aarch64")]
+use crate::arch::NeonDotprod;
 use crate::arch::{Arch, Scalar};
 #[cfg(target_arch = "x86_64")]
 use crate::arch::{Avx2, Avx512Vnni, AvxVnni};
@@ -15,7 +17,7 @@ use crate::tokens::{FloatTokens, GROUP, Int8Tokens, TILES, Tile, tiles};
 pub const VARIABLE: &str = "TERN_KERNEL";
 
 /// The names of all kernels, fastest first.
-const NAMES: [&str; 4] = ["avx512-vnni", "avx-vnni", "avx2", "scalar"];
+const NAMES: [&str; 5] = ["avx512-vnni", "avx-vnni", "avx2", "neon-dotprod", "scalar"];
 
 /// Panels that a kernel is given at once.
 const PANELS: usize = 4;
@@ -95,6 +97,8 @@ impl Kernel {
             kernels.extend(AvxVnni::new().map(|arch| Self(arch)));
             kernels.extend(Avx2::new().map(|arch| Self(arch)));
         }
+        #[cfg(target_arch = "aarch64")]
+        kernels.extend(NeonDotprod::new().map(|arch| Self(arch)));
         kernels.push(Self(&Scalar));
         kernels
     }
