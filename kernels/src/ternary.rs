@@ -5,6 +5,8 @@ use std::fmt;
 #[cfg(target_arch = "aarch64")]
 use crate::arch::NeonDotprod;
 use crate::arch::{Arch, Scalar};
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use crate::arch::WasmSimd128;
 #[cfg(target_arch = "x86_64")]
 use crate::arch::{Avx2, Avx512Vnni, AvxVnni};
 use crate::int8_matrix::Int8Matrix;
@@ -17,7 +19,8 @@ use crate::tokens::{FloatTokens, GROUP, Int8Tokens, TILES, Tile, tiles};
 pub const VARIABLE: &str = "TERN_KERNEL";
 
 /// The names of all kernels, fastest first.
-const NAMES: [&str; 5] = ["avx512-vnni", "avx-vnni", "avx2", "neon-dotprod", "scalar"];
+const NAMES: [&str; 6] =
+    ["avx512-vnni", "avx-vnni", "avx2", "neon-dotprod", "wasm-simd128", "scalar"];
 
 /// Panels that a kernel is given at once.
 const PANELS: usize = 4;
@@ -99,6 +102,8 @@ impl Kernel {
         }
         #[cfg(target_arch = "aarch64")]
         kernels.extend(NeonDotprod::new().map(|arch| Self(arch)));
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        kernels.push(Self(&WasmSimd128));
         kernels.push(Self(&Scalar));
         kernels
     }

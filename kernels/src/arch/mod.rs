@@ -67,11 +67,13 @@ mod avx512_vnni;
 mod avx_vnni;
 #[cfg(target_arch = "aarch64")]
 mod neon_dotprod;
-#[cfg(target_arch = "aarch64")]
+#[cfg(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))]
 mod quad;
 mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm_simd128;
 
 use crate::pages::Line;
 use crate::ternary_matrix::PANEL;
@@ -86,6 +88,8 @@ pub(crate) use avx512_vnni::Avx512Vnni;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon_dotprod::NeonDotprod;
 pub(crate) use scalar::Scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub(crate) use wasm_simd128::WasmSimd128;
 
 /// Bytes ahead of those at work that a product of one token asks for, where weights come from memory.
 #[cfg(target_arch = "x86_64")]
