@@ -2,25 +2,27 @@
 
 use std::fmt;
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::arch::Amx;
 #[cfg(target_arch = "aarch64")]
 use crate::arch::NeonDotprod;
-use crate::arch::{Arch, Scalar};
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use crate::arch::WasmSimd128;
+use crate::arch::{Arch, Scalar};
 #[cfg(target_arch = "x86_64")]
 use crate::arch::{Avx2, Avx512Vnni, AvxVnni};
 use crate::int8_matrix::Int8Matrix;
 use crate::pool::{PARALLEL, Pool};
 use crate::shared::Shared;
 use crate::ternary_matrix::{PANEL, TernaryMatrix};
-use crate::tokens::{FloatTokens, GROUP, Int8Tokens, TILES, Tile, tiles};
+use crate::tokens::{FloatTokens, GROUP, Int8Tokens, MANY, MOST, TILES, Tile, pieces, tiles};
 
 /// The environment variable that forces a kernel by name.
 pub const VARIABLE: &str = "TERN_KERNEL";
 
 /// The names of all kernels, fastest first.
-const NAMES: [&str; 6] =
-    ["avx512-vnni", "avx-vnni", "avx2", "neon-dotprod", "wasm-simd128", "scalar"];
+const NAMES: [&str; 7] =
+    ["amx-int8", "avx512-vnni", "avx-vnni", "avx2", "neon-dotprod", "wasm-simd128", "scalar"];
 
 /// Panels that a kernel is given at once.
 const PANELS: usize = 4;
@@ -94,6 +96,8 @@ impl Kernel {
     /// Every kernel that this CPU can run, fastest first.
     pub fn available() -> Vec<Self> {
         let mut kernels = Vec::new();
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        kernels.extend(Amx::new().map(|arch| Self(arch)));
         #[cfg(target_arch = "x86_64")]
         {
             kernels.extend(Avx512Vnni::new().map(|arch| Self(arch)));
@@ -119,6 +123,12 @@ impl Kernel {
         self.0.name()
     }
 
+    /// One that this CPU need not have.
+    #[cfg(test)]
+    pub(crate) fn of(arch: &'static dyn Arch) -> Self {
+        Self(arch)
+    }
+
     pub(crate) fn arch(&self) -> &'static dyn Arch {
         self.0
     }
@@ -135,11 +145,25 @@ impl Kernel {
     /// If the shapes do not fit.
     pub fn ternary_int8(&self, pool: &Pool, w: &TernaryMatrix, x: &Int8Tokens, y: &mut [f32]) {
         assert_eq!(w.d_input(), x.d_input(), "the inputs of the matrix");
+        let scale =
+            |sum: i32, of_row: f32, t: usize| (sum - x.sums()[t]) as f32 * of_row * x.scales()[t];
+        if let Some(many) = self.0.many().filter(|_| x.seq() >= MANY) {
+            let product = |panels, Tile { first, tokens }, sums: &mut [i32]| {
+                many.ternary_int8(w.blocks(panels), x.codes(first), x.d_input(), tokens, sums);
+            };
+            return multiply_in::<MOST, _>(
+                pool,
+                w.scales(),
+                w.d_input(),
+                x.seq(),
+                y,
+                product,
+                scale,
+            );
+        }
         let product = |panels, tile: Tile, sums: &mut [i32]| {
             self.0.ternary_int8(w.blocks(panels), x.tile(tile), tile.tokens, sums);
         };
-        let scale =
-            |sum: i32, of_row: f32, t: usize| (sum - x.sums()[t]) as f32 * of_row * x.scales()[t];
         multiply(pool, w.scales(), w.d_input(), x.seq(), y, product, scale);
     }
 
@@ -198,6 +222,19 @@ fn multiply<S: Copy + Default>(
     product: impl Fn(std::ops::Range<usize>, Tile, &mut [S]) + Sync,
     scale: impl Fn(S, f32, usize) -> f32 + Sync,
 ) {
+    multiply_in::<{ TILES[0] }, S>(pool, scales, d_input, seq, y, product, scale);
+}
+
+/// [`multiply`] in tiles, or in pieces where there is room for the `TOKENS` of one.
+fn multiply_in<const TOKENS: usize, S: Copy + Default>(
+    pool: &Pool,
+    scales: &[f32],
+    d_input: usize,
+    seq: usize,
+    y: &mut [f32],
+    product: impl Fn(std::ops::Range<usize>, Tile, &mut [S]) + Sync,
+    scale: impl Fn(S, f32, usize) -> f32 + Sync,
+) {
     let d_output = scales.len();
     assert_eq!(Some(y.len()), seq.checked_mul(d_output), "one output for a row and a token");
     let all = d_output.div_ceil(PANEL);
@@ -211,13 +248,14 @@ fn multiply<S: Copy + Default>(
     };
     let y = Shared::new(y);
     pool.run_parts(groups, tasks, |part| {
-        let mut sums = [S::default(); TILES[0] * PANELS * PANEL];
+        let mut sums = [[S::default(); PANELS * PANEL]; TOKENS];
+        let sums = sums.as_flattened_mut();
         for group in part {
             let panels = group * PANELS..(group * PANELS + PANELS).min(all);
             let (first, width) = (panels.start * PANEL, panels.len() * PANEL);
             let rows = width.min(d_output - first);
             let scales = &scales[first..first + rows];
-            for tile in tiles(seq) {
+            let mut multiply = |tile: Tile| {
                 let sums = &mut sums[..tile.tokens * width];
                 product(panels.clone(), tile, sums);
                 for (t, sums) in (tile.first..).zip(sums.chunks_exact(width)) {
@@ -227,6 +265,11 @@ fn multiply<S: Copy + Default>(
                         *y = scale(sum, of_row, t);
                     }
                 }
+            };
+            if TOKENS == MOST {
+                pieces(seq).for_each(&mut multiply);
+            } else {
+                tiles(seq).for_each(&mut multiply);
             }
         }
     });

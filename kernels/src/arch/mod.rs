@@ -59,6 +59,8 @@ macro_rules! tiles {
     }};
 }
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -79,6 +81,8 @@ use crate::pages::Line;
 use crate::ternary_matrix::PANEL;
 use crate::tokens::{GROUP, TILES};
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use amx::Amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx_vnni::AvxVnni;
 #[cfg(target_arch = "x86_64")]
@@ -108,6 +112,11 @@ pub(crate) trait Arch: Send + Sync {
     /// - `x`: `[groups, tokens]`
     fn ternary_int8(&self, blocks: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]);
 
+    /// What is better for [`crate::tokens::MANY`] tokens and more than tiles of them, if there is any.
+    fn many(&self) -> Option<&dyn Many> {
+        None
+    }
+
     /// `sums[t, r] = sum_i trit(r, i) * x[t, i]`, one input after the other.
     ///
     /// - `x`: `[inputs, tokens]`
@@ -123,6 +132,21 @@ pub(crate) trait Arch: Send + Sync {
 
     /// `out[i] = sum_r weights[r] * rows[r, i]`.
     fn weighted_rows(&self, rows: &[f32], weights: &[f32], out: &mut [f32]);
+}
+
+/// Products with many tokens at once.
+pub(crate) trait Many: Sync {
+    /// As [`Arch::ternary_int8`], for at most [`crate::tokens::MOST`] tokens as they are.
+    ///
+    /// - `codes`: `[tokens, d_input]`, and the margin of [`crate::tokens::Int8Tokens::codes`]
+    fn ternary_int8(
+        &self,
+        blocks: &[Line],
+        codes: &[i8],
+        d_input: usize,
+        tokens: usize,
+        sums: &mut [i32],
+    );
 }
 
 /// The lengths of a product of whole panels with one tile, checked.
