@@ -10,8 +10,15 @@ use std::path::Path;
 /// Whoever changes the file while it is mapped changes the bytes seen here, and whoever truncates it
 /// ends the process at the next read beyond its new end. Files that this program writes are replaced
 /// by renaming, never changed in place, so a map of one stays what it was.
+///
+/// A system without memory maps, as WebAssembly's, reads the file instead.
 #[derive(Debug)]
-pub struct MappedFile(Option<memmap2::Mmap>);
+pub struct MappedFile(Option<Map>);
+
+#[cfg(not(target_family = "wasm"))]
+type Map = memmap2::Mmap;
+#[cfg(target_family = "wasm")]
+type Map = Vec<u8>;
 
 impl MappedFile {
     /// Maps a file; an empty one gives an empty slice.
@@ -30,10 +37,7 @@ impl MappedFile {
         if metadata.len() == 0 {
             return Ok(Self(None));
         }
-        // SAFETY: the map is read-only and private to this value; the type's documentation says what a
-        // change of the file by others does. Every reader checks the bytes it finds.
-        let map = unsafe { memmap2::Mmap::map(&file)? };
-        Ok(Self(Some(map)))
+        Ok(Self(Some(map(file)?)))
     }
 
     /// Lets go of the memory of what was read so far; what is read again comes from the file again.
@@ -44,6 +48,20 @@ impl MappedFile {
             let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
         }
     }
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn map(file: File) -> io::Result<Map> {
+    // SAFETY: the map is read-only and private to this value; the type's documentation says what a
+    // change of the file by others does. Every reader checks the bytes it finds.
+    unsafe { Map::map(&file) }
+}
+
+#[cfg(target_family = "wasm")]
+fn map(mut file: File) -> io::Result<Map> {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut file, &mut bytes)?;
+    Ok(bytes)
 }
 
 impl Deref for MappedFile {

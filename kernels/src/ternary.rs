@@ -3,6 +3,12 @@
 use std::fmt;
 use std::ops::Range;
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::arch::Amx;
+#[cfg(target_arch = "aarch64")]
+use crate::arch::NeonDotprod;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use crate::arch::WasmSimd128;
 use crate::arch::{Arch, Scalar};
 #[cfg(target_arch = "x86_64")]
 use crate::arch::{Avx2, Avx512Vnni, AvxVnni};
@@ -14,13 +20,14 @@ use crate::shared::Shared;
 use crate::simd::simd;
 use crate::sparse_matrix::{self, SparseMatrix};
 use crate::ternary_matrix::{BLOCK, PANEL, TernaryMatrix};
-use crate::tokens::{FloatTokens, GROUP, Int8Tokens, TILES, Tile, tiles};
+use crate::tokens::{FloatTokens, GROUP, Int8Tokens, MANY, MOST, TILES, Tile, pieces, tiles};
 
 /// The environment variable that forces a kernel by name.
 pub const VARIABLE: &str = "TERN_KERNEL";
 
 /// The names of all kernels, fastest first.
-const NAMES: [&str; 4] = ["avx512-vnni", "avx-vnni", "avx2", "scalar"];
+const NAMES: [&str; 7] =
+    ["amx-int8", "avx512-vnni", "avx-vnni", "avx2", "neon-dotprod", "wasm-simd128", "scalar"];
 
 /// Panels that a kernel is given at once.
 const PANELS: usize = 4;
@@ -103,12 +110,18 @@ impl Kernel {
     /// Every kernel that this CPU can run, fastest first.
     pub fn available() -> Vec<Self> {
         let mut kernels = Vec::new();
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        kernels.extend(Amx::new().map(|arch| Self(arch)));
         #[cfg(target_arch = "x86_64")]
         {
             kernels.extend(Avx512Vnni::new().map(|arch| Self(arch)));
             kernels.extend(AvxVnni::new().map(|arch| Self(arch)));
             kernels.extend(Avx2::new().map(|arch| Self(arch)));
         }
+        #[cfg(target_arch = "aarch64")]
+        kernels.extend(NeonDotprod::new().map(|arch| Self(arch)));
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        kernels.push(Self(&WasmSimd128));
         kernels.push(Self(&Scalar));
         kernels
     }
@@ -122,6 +135,12 @@ impl Kernel {
     /// The name that `TERN_KERNEL` takes.
     pub fn name(&self) -> &'static str {
         self.0.name()
+    }
+
+    /// One that this CPU need not have.
+    #[cfg(test)]
+    pub(crate) fn of(arch: &'static dyn Arch) -> Self {
+        Self(arch)
     }
 
     pub(crate) fn arch(&self) -> &'static dyn Arch {
@@ -140,16 +159,26 @@ impl Kernel {
     /// If the shapes do not fit.
     pub fn ternary_int8(&self, pool: &Pool, w: &TernaryMatrix, x: &Int8Tokens, y: &mut [f32]) {
         assert_eq!(w.d_input(), x.d_input(), "the inputs of the matrix");
+        let scale = |sums: &[i32], of_rows: &[f32], t: usize, y: &mut [f32]| {
+            scale_ints(sums, x.sums()[t], of_rows, x.scales()[t], y);
+        };
+        let walk = Walk::of(w.scales(), w.d_input(), x.seq());
+        if let Some(many) = self.0.many().filter(|_| x.seq() >= MANY) {
+            let product = |panels| {
+                let blocks = w.blocks(panels);
+                move |Tile { first, tokens }, sums: &mut [i32]| {
+                    many.ternary_int8(blocks, x.codes(first), x.d_input(), tokens, sums);
+                }
+            };
+            return multiply_in::<MOST, _, _>(pool, walk, y, product, scale);
+        }
         let product = |panels| {
             let blocks = w.blocks(panels);
             move |tile: Tile, sums: &mut [i32]| {
                 self.0.ternary_int8(blocks, x.tile(tile), tile.tokens, sums);
             }
         };
-        let scale = |sums: &[i32], of_rows: &[f32], t: usize, y: &mut [f32]| {
-            scale_ints(sums, x.sums()[t], of_rows, x.scales()[t], y);
-        };
-        multiply(pool, Walk::of(w.scales(), w.d_input(), x.seq()), y, product, scale);
+        multiply(pool, walk, y, product, scale);
     }
 
     /// `y[t, r] = (sum_i trit(r, i) * x(t, i)) * scale(r)`.
@@ -367,6 +396,17 @@ fn multiply<S: Copy + Default, P: Fn(Tile, &mut [S])>(
     product: impl Fn(Range<usize>) -> P + Sync,
     scale: impl Fn(&[S], &[f32], usize, &mut [f32]) + Sync,
 ) {
+    multiply_in::<{ TILES[0] }, S, P>(pool, walk, y, product, scale);
+}
+
+/// [`multiply`] in tiles, or in pieces where there is room for the `TOKENS` of one.
+fn multiply_in<const TOKENS: usize, S: Copy + Default, P: Fn(Tile, &mut [S])>(
+    pool: &Pool,
+    walk: Walk<'_>,
+    y: &mut [f32],
+    product: impl Fn(Range<usize>) -> P + Sync,
+    scale: impl Fn(&[S], &[f32], usize, &mut [f32]) + Sync,
+) {
     let (work, Walk { scales, seq, at_once, .. }) = (walk.work(), walk);
     let d_output = scales.len();
     assert_eq!(Some(y.len()), seq.checked_mul(d_output), "one output for a row and a token");
@@ -380,14 +420,15 @@ fn multiply<S: Copy + Default, P: Fn(Tile, &mut [S])>(
     };
     let y = Shared::new(y);
     pool.run_parts(groups, tasks, |part| {
-        let mut sums = [S::default(); TILES[0] * PANELS * PANEL];
+        let mut sums = [[S::default(); PANELS * PANEL]; TOKENS];
+        let sums = sums.as_flattened_mut();
         for group in part {
             let panels = group * at_once..(group * at_once + at_once).min(all);
             let (first, width) = (panels.start * PANEL, panels.len() * PANEL);
             let rows = width.min(d_output - first);
             let scales = &scales[first..first + rows];
             let product = product(panels);
-            for tile in tiles(seq) {
+            let mut multiply = |tile: Tile| {
                 let sums = &mut sums[..tile.tokens * width];
                 product(tile, sums);
                 for (t, sums) in (tile.first..).zip(sums.chunks_exact(width)) {
@@ -395,6 +436,11 @@ fn multiply<S: Copy + Default, P: Fn(Tile, &mut [S])>(
                     let y = unsafe { y.slice(t * d_output + first, rows) };
                     scale(&sums[..rows], scales, t, y);
                 }
+            };
+            if TOKENS == MOST {
+                pieces(seq).for_each(&mut multiply);
+            } else {
+                tiles(seq).for_each(&mut multiply);
             }
         }
     });

@@ -12,6 +12,15 @@ pub(crate) const TILES: [usize; 3] = [12, 4, 1];
 /// Codes that a kernel takes at once.
 pub(crate) const GROUP: usize = 4;
 
+/// Tokens from which [`crate::arch::Many`] is asked, where the CPU has it.
+pub(crate) const MANY: usize = 16;
+
+/// The most tokens that it takes at once.
+pub(crate) const MOST: usize = 128;
+
+/// Tokens and codes beyond the last that it may read: what they are changes nothing.
+const MARGIN: [usize; 2] = [31, 64];
+
 /// Tokens of one tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tile {
@@ -21,12 +30,27 @@ pub(crate) struct Tile {
 
 /// The tiles of so many tokens.
 pub(crate) fn tiles(seq: usize) -> impl Iterator<Item = Tile> {
+    cut(seq, |rest| TILES.into_iter().find(|&tokens| tokens <= rest))
+}
+
+/// The pieces of so many tokens that [`crate::arch::Many`] takes.
+pub(crate) fn pieces(seq: usize) -> impl Iterator<Item = Tile> {
+    cut(seq, |rest| (rest > 0).then_some(rest.min(MOST)))
+}
+
+fn cut(seq: usize, size: impl Fn(usize) -> Option<usize>) -> impl Iterator<Item = Tile> {
     let mut first = 0;
     std::iter::from_fn(move || {
-        let tokens = TILES.into_iter().find(|&tokens| tokens <= seq - first)?;
+        let tokens = size(seq - first)?;
         first += tokens;
         Some(Tile { first: first - tokens, tokens })
     })
+}
+
+/// Zeros for so many codes, and for what may be read beyond them.
+fn with_margin(len: usize, d_input: usize) -> Vec<i8> {
+    let [tokens, codes] = MARGIN;
+    vec![0; if len < MANY * d_input { len } else { len + tokens * d_input + codes }]
 }
 
 /// Deals the entries of each token into its tile, up to `depth` of them; where a token has fewer the rest is zero.
@@ -50,6 +74,8 @@ fn deal<T: Copy + Default, I: Iterator<Item = T>>(
 #[derive(Clone, Debug)]
 pub struct Int8Tokens {
     d_input: usize,
+    /// `[seq, d_input]`, and from [`MANY`] tokens on the margin.
+    codes: Vec<i8>,
     /// Per tile `[groups, tokens]`.
     groups: Vec<[i8; GROUP]>,
     /// The sum of a token's codes, `[seq]`.
@@ -78,10 +104,10 @@ impl Int8Tokens {
     ///
     /// If `x` is not whole tokens, or `d_input` is 0.
     pub fn quantize(x: &[f32], d_input: usize) -> Self {
-        let mut codes = vec![0; x.len()];
+        let mut codes = with_margin(x.len(), d_input);
         let tokens = x.chunks_exact(d_input).zip(codes.chunks_exact_mut(d_input));
         let scales = tokens.map(|(x, codes)| quantize_int8(x, codes)).collect();
-        Self::new(&codes, scales, d_input)
+        Self::deal(codes, scales, d_input)
     }
 
     /// Takes codes and their scales.
@@ -96,6 +122,12 @@ impl Int8Tokens {
     pub fn new(codes: &[i8], scales: Vec<f32>, d_input: usize) -> Self {
         assert!(d_input > 0, "tokens of something");
         assert_eq!(Some(codes.len()), scales.len().checked_mul(d_input), "whole tokens");
+        let mut with_margin = with_margin(codes.len(), d_input);
+        with_margin[..codes.len()].copy_from_slice(codes);
+        Self::deal(with_margin, scales, d_input)
+    }
+
+    fn deal(codes: Vec<i8>, scales: Vec<f32>, d_input: usize) -> Self {
         let depth = d_input.div_ceil(BLOCK) * (BLOCK / GROUP);
         let groups = deal(scales.len(), depth, |t| {
             codes[t * d_input..][..d_input].chunks(GROUP).map(|codes| {
@@ -105,8 +137,8 @@ impl Int8Tokens {
             })
         });
         let sum = |token: &[i8]| token.iter().map(|&code| i32::from(code)).sum();
-        let sums = codes.chunks_exact(d_input).map(sum).collect();
-        Self { d_input, groups, sums, scales }
+        let sums = codes.chunks_exact(d_input).take(scales.len()).map(sum).collect();
+        Self { d_input, codes, groups, sums, scales }
     }
 
     /// `scale * code`, `[seq, d_input]`.
@@ -142,6 +174,11 @@ impl Int8Tokens {
     /// The scales, `[seq]`.
     pub fn scales(&self) -> &[f32] {
         &self.scales
+    }
+
+    /// The codes from a token on, `[tokens, d_input]`, and the margin behind the last.
+    pub(crate) fn codes(&self, first: usize) -> &[i8] {
+        &self.codes[first * self.d_input..]
     }
 
     /// `[groups, tokens]`.
@@ -198,6 +235,7 @@ mod tests {
             }
             assert_eq!(next, seq);
         }
+        assert_eq!(pieces(130).map(|tile| tile.tokens).collect::<Vec<_>>(), [128, 2]);
         assert_eq!(tiles(18).map(|tile| tile.tokens).collect::<Vec<_>>(), [12, 4, 1, 1]);
     }
 

@@ -26,39 +26,6 @@ impl Avx2 {
     }
 }
 
-/// Calls `$tile::<R, T>` over all rows and vectors: vectors by four with one row, else one with four rows.
-macro_rules! tiles {
-    ($tile:ident, $d_output:expr, $seq:expr, $row:expr, $x:expr, $y:expr) => {{
-        let (d_output, seq, y) = ($d_output, $seq, $y);
-        let mut t = 0;
-        while t + 4 <= seq {
-            let x = [$x(t), $x(t + 1), $x(t + 2), $x(t + 3)];
-            for r in 0..d_output {
-                let [sums] = $tile([$row(r)], x);
-                for (i, sum) in sums.into_iter().enumerate() {
-                    y[(t + i) * d_output + r] = sum;
-                }
-            }
-            t += 4;
-        }
-        for t in t..seq {
-            let x = $x(t);
-            let y = &mut y[t * d_output..][..d_output];
-            let mut r = 0;
-            while r + 4 <= d_output {
-                let sums = $tile([$row(r), $row(r + 1), $row(r + 2), $row(r + 3)], [x]);
-                for (y, [sum]) in y[r..].iter_mut().zip(sums) {
-                    *y = sum;
-                }
-                r += 4;
-            }
-            for r in r..d_output {
-                [[y[r]]] = $tile([$row(r)], [x]);
-            }
-        }
-    }};
-}
-
 impl Arch for Avx2 {
     fn name(&self) -> &'static str {
         "avx2"

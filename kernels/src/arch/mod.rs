@@ -2,7 +2,7 @@
 
 /// Walks a product in parts of `P` panels, for each number `P` in turn as often as there are so many left (the last number
 /// is 1), and by `$tokens` of the tile's tokens. A part is given where its lines, its tokens and its sums begin.
-#[cfg(target_arch = "x86_64")]
+#[allow(unused_macros, reason = "some CPUs have the scalar kernel alone")]
 macro_rules! walk {
     ($shape:expr, [$($number:literal),*], $tokens:literal,
      |$p:ident, $lines:ident, $x:ident, $sums:ident| $part:expr) => {{
@@ -25,28 +25,76 @@ macro_rules! walk {
     }};
 }
 
+/// Calls `$tile::<R, T>` over all rows and vectors: vectors by four with one row, else one with four rows.
+#[allow(unused_macros, reason = "some CPUs have the scalar kernel alone")]
+macro_rules! tiles {
+    ($tile:expr, $d_output:expr, $seq:expr, $row:expr, $x:expr, $y:expr) => {{
+        let (d_output, seq, y) = ($d_output, $seq, $y);
+        let mut t = 0;
+        while t + 4 <= seq {
+            let x = [$x(t), $x(t + 1), $x(t + 2), $x(t + 3)];
+            for r in 0..d_output {
+                let [sums] = $tile([$row(r)], x);
+                for (i, sum) in sums.into_iter().enumerate() {
+                    y[(t + i) * d_output + r] = sum;
+                }
+            }
+            t += 4;
+        }
+        for t in t..seq {
+            let x = $x(t);
+            let y = &mut y[t * d_output..][..d_output];
+            let mut r = 0;
+            while r + 4 <= d_output {
+                let sums = $tile([$row(r), $row(r + 1), $row(r + 2), $row(r + 3)], [x]);
+                for (y, [sum]) in y[r..].iter_mut().zip(sums) {
+                    *y = sum;
+                }
+                r += 4;
+            }
+            for r in r..d_output {
+                [[y[r]]] = $tile([$row(r)], [x]);
+            }
+        }
+    }};
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
+#[cfg(target_arch = "aarch64")]
+mod neon_dotprod;
+#[cfg(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))]
+mod quad;
 mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm_simd128;
 
 use crate::pages::Line;
 use crate::sparse_matrix::{DENSE, GROUPS, LINES, PATTERNS, ROWS, SPREAD, code};
 use crate::ternary_matrix::PANEL;
 use crate::tokens::{GROUP, TILES};
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use amx::Amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx_vnni::AvxVnni;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512_vnni::Avx512Vnni;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon_dotprod::NeonDotprod;
 pub(crate) use scalar::Scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub(crate) use wasm_simd128::WasmSimd128;
 
 /// Bytes ahead of those at work that a product of one token asks for, where weights come from memory.
 #[cfg(target_arch = "x86_64")]
@@ -64,6 +112,11 @@ pub(crate) trait Arch: Send + Sync {
     ///
     /// - `x`: `[groups, tokens]`
     fn ternary_int8(&self, blocks: &[Line], x: &[[i8; GROUP]], tokens: usize, sums: &mut [i32]);
+
+    /// What is better for [`crate::tokens::MANY`] tokens and more than tiles of them, if there is any.
+    fn many(&self) -> Option<&dyn Many> {
+        None
+    }
 
     /// `sums[t, r] = sum_i trit(r, i) * x[t, i]`, one input after the other.
     ///
@@ -142,8 +195,24 @@ fn check_sparse(lines: &[Line], tables: &[Line], sums: &[i32]) -> usize {
     depth
 }
 
+/// Products with many tokens at once.
+pub(crate) trait Many: Sync {
+    /// As [`Arch::ternary_int8`], for at most [`crate::tokens::MOST`] tokens as they are.
+    ///
+    /// - `codes`: `[tokens, d_input]`, and the margin of [`crate::tokens::Int8Tokens::codes`]
+    fn ternary_int8(
+        &self,
+        blocks: &[Line],
+        codes: &[i8],
+        d_input: usize,
+        tokens: usize,
+        sums: &mut [i32],
+    );
+}
+
 /// The lengths of a product of whole panels with one tile, checked.
 #[derive(Clone, Copy)]
+#[allow(dead_code, reason = "some CPUs have the scalar kernel alone")]
 struct Shape {
     panels: usize,
     /// Lines of a panel.
@@ -174,7 +243,7 @@ impl Shape {
 /// # Safety
 ///
 /// `x` leads to more than `i` groups.
-#[cfg(target_arch = "x86_64")]
+#[allow(dead_code, reason = "some CPUs have the scalar kernel alone")]
 #[inline(always)]
 unsafe fn group(x: *const [i8; GROUP], i: usize) -> i32 {
     // SAFETY: by the contract above; four codes have the size of the number.

@@ -1,6 +1,8 @@
 //! Every kernel of this CPU against the scalar one: every length to several blocks, noise and extremes, every tail of rows
 //! and tokens, any number of threads, and sums that depend on nothing beside them.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::Arch;
 use crate::int8_matrix::Int8Matrix;
 use crate::pool::Pool;
 use crate::sparse_matrix::{PATTERNS, S24n, SparseMatrix};
@@ -144,11 +146,18 @@ fn two_four_gives_the_bits_of_the_dense_matrix_on_any_number_of_threads() {
     }
 }
 
+/// Those of this CPU, and those whose instructions are emulated where it lacks them.
 fn all() -> Vec<Kernel> {
-    let all = Kernel::available();
+    #[allow(unused_mut, reason = "elsewhere nothing is emulated")]
+    let mut all = Kernel::available();
     let names: Vec<_> = all.iter().map(Kernel::name).collect();
     let lacking = Kernel::unavailable();
     eprintln!("kernels of this CPU: {}; not on it: {}", names.join(", "), lacking.join(", "));
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    {
+        all.push(Kernel::of(&super::amx::tests::EMULATED));
+        eprintln!("emulated: {}", super::amx::tests::EMULATED.name());
+    }
     all
 }
 
@@ -186,6 +195,26 @@ fn integer_products_are_exact_at_every_length() {
             let mut y = vec![f32::NAN; seq * d_output];
             kernel.ternary_int8(&pool, &w, &x, &mut y);
             assert_eq!(y, int8_products(&trits, &codes, d_input), "{} {d_input}", kernel.name());
+        }
+    }
+}
+
+/// Around what a kernel takes of them at once, and around a part of its depth.
+#[test]
+fn integer_products_of_many_tokens_are_exact() {
+    let mut noise = Noise(8);
+    let pool = Pool::new(2);
+    for kernel in all() {
+        for (d_output, d_input) in [(1, 1), (16, 64), (40, 63), (33, 65), (100, 300), (65, 1_100)] {
+            let w = noise.trits(d_output * d_input);
+            for seq in [15, 16, 17, 31, 32, 33, 64, 127, 128, 129, 161, 300] {
+                let codes: Vec<i8> = (0..seq * d_input).map(|_| noise.bits() as i8).collect();
+                let x = Int8Tokens::new(&codes, vec![1.0; seq], d_input);
+                let mut y = vec![f32::NAN; seq * d_output];
+                kernel.ternary_int8(&pool, &matrix(&w, d_input, 1.0), &x, &mut y);
+                let expected = int8_products(&w, &codes, d_input);
+                assert!(y == expected, "{} {d_output} x {d_input}, {seq} tokens", kernel.name());
+            }
         }
     }
 }
@@ -390,7 +419,7 @@ fn float_products_agree_at_every_length() {
 
 #[test]
 fn a_kernel_is_chosen_by_name_or_refused() {
-    for kernel in all() {
+    for kernel in Kernel::available() {
         assert_eq!(Kernel::by_name(kernel.name()).map(|k| k.name()), Ok(kernel.name()));
     }
     let error = Kernel::by_name("abacus").expect_err("not on any CPU").to_string();
