@@ -6,6 +6,7 @@
 
 pub mod atomic;
 mod charsmap;
+pub mod chat_template;
 pub mod checksum;
 pub mod config;
 pub mod contain;
@@ -13,6 +14,7 @@ pub mod error;
 pub mod gguf;
 pub mod harmless;
 pub mod huggingface;
+mod jinja;
 pub mod lock;
 pub mod packed;
 mod protocol_buffer;
