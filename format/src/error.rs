@@ -271,6 +271,14 @@ pub enum Error {
         /// The reader's own words.
         reason: String,
     },
+    /// A chat template that is none, or that refuses a conversation.
+    #[error("chat template, line {line}: {rule}")]
+    Template {
+        /// Where in the template, counted from one.
+        line: usize,
+        /// The rule and what was found, or the template's own words.
+        rule: String,
+    },
     /// An id that a vocabulary does not have.
     #[error("token id {id} is outside the vocabulary of {vocab_size}")]
     TokenId {

@@ -6,6 +6,7 @@
 
 pub mod atomic;
 mod charsmap;
+pub mod chat_template;
 pub mod checksum;
 pub mod config;
 pub mod contain;
@@ -15,6 +16,7 @@ pub mod gguf;
 pub mod harmless;
 pub mod huggingface;
 mod interchange;
+mod jinja;
 pub mod lock;
 pub mod packed;
 mod protocol_buffer;

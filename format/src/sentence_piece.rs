@@ -3,7 +3,7 @@
 //! A model is a protocol buffer; what in it could make the crate panic, take memory without end or recurse too deep is
 //! checked before.
 
-use sentencepiece_rs::{ModelType, SentencePieceModel, SentencePieceProcessor};
+use sentencepiece_rs::{ModelType, PieceType, SentencePieceModel, SentencePieceProcessor};
 
 use crate::charsmap;
 use crate::contain::contain;
@@ -75,6 +75,13 @@ impl SentencePiece {
 
     pub(crate) fn unk(&self) -> Option<u32> {
         Some(self.processor.unk_id() as u32)
+    }
+
+    /// Pieces that no text contains: BOS, EOS and their like.
+    pub(crate) fn control_pieces(&self) -> impl Iterator<Item = (u32, String)> {
+        let pieces = (0..).zip(self.processor.model().pieces());
+        let control = pieces.filter(|(_, piece)| piece.kind == PieceType::Control);
+        control.map(|(id, piece)| (id, piece.piece.clone()))
     }
 
     pub(crate) fn token(&self, id: u32) -> Option<String> {

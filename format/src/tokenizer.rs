@@ -98,6 +98,17 @@ fn is_tiktoken(bytes: &[u8]) -> bool {
         && rank.iter().all(u8::is_ascii_digit)
 }
 
+/// A control token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecialToken {
+    /// Its id.
+    pub id: u32,
+    /// Its name.
+    pub text: String,
+    /// Whether the white space before it, and after it, belongs to it.
+    pub takes_space: [bool; 2],
+}
+
 /// Text to ids and back. Cheap to clone, and shared between threads.
 #[derive(Clone, Debug)]
 pub struct Tokenizer(Arc<Inner>);
@@ -244,6 +255,29 @@ impl Tokenizer {
                 foreign(|| tokenizer.decode(ids, true).map_err(|error| error.to_string()))
             }
             Reader::SentencePiece(model) => model.decode(ids),
+        }
+    }
+
+    /// The tokens that a text cannot spell unless their names are understood: control tokens.
+    pub fn special_tokens(&self) -> Vec<SpecialToken> {
+        match &self.0.reader {
+            Reader::HuggingFace { tokenizer, .. } => {
+                let added = tokenizer.get_added_tokens_decoder().into_iter();
+                let special = added.filter(|(_, token)| token.special && !token.content.is_empty());
+                let mut all: Vec<_> = special
+                    .map(|(id, token)| SpecialToken {
+                        id,
+                        text: token.content,
+                        takes_space: [token.lstrip, token.rstrip],
+                    })
+                    .collect();
+                all.sort_by_key(|token| token.id);
+                all
+            }
+            Reader::SentencePiece(model) => model
+                .control_pieces()
+                .map(|(id, text)| SpecialToken { id, text, takes_space: [false; 2] })
+                .collect(),
         }
     }
 

@@ -33,6 +33,19 @@ pub enum Error {
         /// `max_position_embeddings`.
         most: usize,
     },
+    /// One message that leaves no room for its answer.
+    #[error(
+        "the message does not fit: with template and system prompt it has {tokens} tokens, the answer needs room for \
+         {room}, and the context has {most}"
+    )]
+    Message {
+        /// Tokens of the prompt that has nothing but it and the system prompt.
+        tokens: usize,
+        /// Tokens kept free for the answer.
+        room: usize,
+        /// `max_position_embeddings`.
+        most: usize,
+    },
     /// There is nothing to predict from.
     #[error("there must be a token to go on from: the prompt is empty and the model has no BOS")]
     NoTokens,

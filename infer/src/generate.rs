@@ -8,6 +8,7 @@ use tern_format::packed::GenerationDefaults;
 use tern_format::stream::TextStream;
 use tern_format::tokenizer::Tokenizer;
 
+use crate::cache::Cache;
 use crate::decoder::Model;
 use crate::error::{Error, Result};
 use crate::sampler::{Sampler, Settings};
@@ -16,6 +17,12 @@ use crate::stop::StopMatcher;
 /// The end of the prompt that the text stream sees: the text of the first new token depends on what it
 /// follows (SentencePiece drops the space that begins a text), but not on what is further back.
 const PRIMING: usize = 32;
+
+/// Tokens of a prompt that are read at once: many enough for every thread, few enough that a wish to end is soon met.
+pub const PREFILL: usize = 256;
+
+/// Tokens that may be next, by id, with their logits.
+type Candidates = Vec<(u32, f32)>;
 
 /// How to go on from a prompt.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +33,9 @@ pub struct Options {
     pub max_tokens: usize,
     /// Texts that end the text and are not part of it.
     pub stop: Vec<String>,
-    /// Go on after EOS: for measurements.
+    /// Ids that end the text as EOS does.
+    pub stop_ids: Vec<u32>,
+    /// Go on after EOS and its like: for measurements.
     pub ignore_eos: bool,
 }
 
@@ -36,6 +45,7 @@ impl From<&GenerationDefaults> for Options {
             sampling: Settings::from(defaults),
             max_tokens: defaults.max_tokens,
             stop: Vec::new(),
+            stop_ids: Vec::new(),
             ignore_eos: false,
         }
     }
@@ -66,6 +76,8 @@ pub struct Output {
     pub ids: Vec<u32>,
     /// Ids of the prompt, BOS included.
     pub prompt_tokens: usize,
+    /// How many of these the context held already.
+    pub cached_tokens: usize,
     /// Why the text ended.
     pub stop_reason: StopReason,
     /// Time to the logits of the first new token.
@@ -75,9 +87,9 @@ pub struct Output {
 }
 
 impl Output {
-    /// Prompt tokens a second.
+    /// Prompt tokens a second, of those that were read.
     pub fn prefill_tokens_per_second(&self) -> f64 {
-        per_second(self.prompt_tokens, self.prefill_seconds)
+        per_second(self.prompt_tokens - self.cached_tokens, self.prefill_seconds)
     }
 
     /// Tokens a second after the first, whose logits belong to the prefill; 0 if there was no other.
@@ -88,6 +100,27 @@ impl Output {
 
 fn per_second(tokens: usize, seconds: f64) -> f64 {
     if tokens == 0 || seconds <= 0.0 { 0.0 } else { tokens as f64 / seconds }
+}
+
+/// Tokens that a model has read, to be gone on from.
+#[derive(Clone, Debug)]
+pub struct Context {
+    cache: Cache,
+    /// Those in the cache.
+    ids: Vec<u32>,
+}
+
+impl Context {
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.keep(0);
+    }
+
+    /// Forgets all but the first tokens.
+    fn keep(&mut self, tokens: usize) {
+        self.cache.truncate(tokens);
+        self.ids.truncate(tokens);
+    }
 }
 
 /// A model and its tokenizer.
@@ -153,51 +186,142 @@ impl<'a> Generator<'a> {
         options: &Options,
         on_text: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Output> {
+        self.generate_in(&mut self.context(), prompt, options, &|| false, on_text)
+    }
+
+    /// A context that holds nothing.
+    pub fn context(&self) -> Context {
+        Context { cache: self.model.cache(), ids: Vec::new() }
+    }
+
+    /// [`Self::generate_ids`] in a context that may hold the beginning of the prompt: only what differs is read. The
+    /// text is the same, to the bit. Afterwards the context holds the prompt and the text.
+    ///
+    /// `cancelled` is asked between tokens, and within a long prompt every [`PREFILL`] of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::generate`]; the context then holds what was read.
+    ///
+    /// # Panics
+    ///
+    /// If the context was made for a model of another shape.
+    pub fn generate_in(
+        &self,
+        context: &mut Context,
+        prompt: &[u32],
+        options: &Options,
+        cancelled: &dyn Fn() -> bool,
+        on_text: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Output> {
         let start = Instant::now();
         let mut sampler = Sampler::new(options.sampling.clone())?;
         let mut text = Text::new(&self.tokenizer, prompt, options, on_text)?;
-        let mut cache = self.model.cache();
-        if prompt.is_empty() {
-            return Err(Error::NoTokens);
-        }
+        self.check(prompt)?;
         sampler.accept(prompt);
-        let mut candidates = self.model.candidates(prompt, &mut cache, sampler.wanted())?;
+        let shared = context.ids.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        // The last is read again: what follows it is not kept.
+        let cached_tokens = shared.min(prompt.len() - 1);
+        context.keep(cached_tokens);
+        let candidates = self.read(context, &prompt[cached_tokens..], &sampler, cancelled)?;
         let prefill = start.elapsed();
 
-        let eos = self.model.metadata().eos.filter(|_| !options.ignore_eos);
-        let most = self.model.config().max_position_embeddings;
         let mut ids = Vec::new();
-        let mut stop_reason = StopReason::MaxTokens;
-        while ids.len() < options.max_tokens {
-            let id = sampler.sample_among(candidates)?;
-            ids.push(id);
-            if Some(id) == eos {
-                stop_reason = StopReason::Eos;
-                break;
-            }
-            if let Some(reason) = text.push(id)? {
-                stop_reason = reason;
-                break;
-            }
-            if ids.len() == options.max_tokens {
-                break;
-            }
-            if cache.len() == most {
-                stop_reason = StopReason::ContextFull;
-                break;
-            }
-            candidates = self.model.candidates(&[id], &mut cache, sampler.wanted())?;
-        }
+        let stop_reason = match candidates {
+            Some(candidates) => self.decode(
+                context,
+                candidates,
+                &mut sampler,
+                options,
+                cancelled,
+                &mut text,
+                &mut ids,
+            )?,
+            None => StopReason::Cancelled,
+        };
         let (text, stop_reason) = text.finish(stop_reason)?;
         let decode = start.elapsed().saturating_sub(prefill);
         Ok(Output {
             text,
             ids,
             prompt_tokens: prompt.len(),
+            cached_tokens,
             stop_reason,
             prefill_seconds: seconds(prefill),
             decode_seconds: seconds(decode),
         })
+    }
+
+    /// Checks a prompt as a whole, as its parts are read one by one.
+    fn check(&self, prompt: &[u32]) -> Result<()> {
+        let config = self.model.config();
+        let (vocab_size, most) = (config.vocab_size, config.max_position_embeddings);
+        if let Some(position) = prompt.iter().position(|&id| id as usize >= vocab_size) {
+            return Err(Error::TokenId { position, id: prompt[position], vocab_size });
+        }
+        match prompt.len() {
+            0 => Err(Error::NoTokens),
+            tokens if tokens > most => Err(Error::Context { tokens, most }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads tokens; returns the candidates for the next, or none where it was cancelled.
+    fn read(
+        &self,
+        context: &mut Context,
+        ids: &[u32],
+        sampler: &Sampler,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Candidates>> {
+        let mut candidates = Vec::new();
+        for (part, ids) in ids.chunks(PREFILL).enumerate() {
+            if part > 0 && cancelled() {
+                return Ok(None);
+            }
+            candidates = self.model.candidates(ids, &mut context.cache, sampler.wanted())?;
+            context.ids.extend(ids);
+        }
+        Ok(Some(candidates))
+    }
+
+    /// Draws token after token.
+    #[allow(clippy::too_many_arguments, reason = "one loop with one caller")]
+    fn decode<F: FnMut(&str) -> ControlFlow<()>>(
+        &self,
+        context: &mut Context,
+        mut candidates: Candidates,
+        sampler: &mut Sampler,
+        options: &Options,
+        cancelled: &dyn Fn() -> bool,
+        text: &mut Text<F>,
+        ids: &mut Vec<u32>,
+    ) -> Result<StopReason> {
+        let eos = self.model.metadata().eos;
+        let most = self.model.config().max_position_embeddings;
+        while ids.len() < options.max_tokens {
+            if cancelled() {
+                return Ok(StopReason::Cancelled);
+            }
+            let id = sampler.sample_among(candidates)?;
+            ids.push(id);
+            let ends = Some(id) == eos || options.stop_ids.contains(&id);
+            if ends && !options.ignore_eos {
+                return Ok(StopReason::Eos);
+            }
+            if let Some(reason) = text.push(id)? {
+                return Ok(reason);
+            }
+            if ids.len() == options.max_tokens {
+                break;
+            }
+            if context.ids.len() == most {
+                return Ok(StopReason::ContextFull);
+            }
+            candidates = self.model.candidates(&[id], &mut context.cache, sampler.wanted())?;
+            context.ids.push(id);
+        }
+        Ok(StopReason::MaxTokens)
     }
 }
 
@@ -308,7 +432,11 @@ mod tests {
     }
 
     fn greedy(max_tokens: usize) -> Options {
-        Options { sampling: Settings::greedy(), max_tokens, stop: Vec::new(), ignore_eos: false }
+        Options {
+            sampling: Settings::greedy(),
+            max_tokens,
+            ..Options::from(&GenerationDefaults::default())
+        }
     }
 
     /// Runs a cycle from its first token; returns what came and the pieces shown.
@@ -383,6 +511,60 @@ mod tests {
         assert_eq!((output.text.as_str(), output.stop_reason), ("a", StopReason::Cancelled));
         let output = generator.generate("ab", &greedy(0), |_| ControlFlow::Break(())).unwrap();
         assert_eq!((output.ids.len(), output.stop_reason), (0, StopReason::MaxTokens));
+    }
+
+    #[test]
+    fn a_context_saves_reading_and_changes_no_token() {
+        let config = ModelConfig { max_position_embeddings: 1_000, ..config(Architecture::Bitlm) };
+        let model = Model::load(packed(&config, 2)).unwrap();
+        let generator = Generator::new(&model).unwrap();
+        let mut context = generator.context();
+        let options = Options { ignore_eos: true, ..greedy(20) };
+        let mut run = |prompt: &[u32]| {
+            let go_on = |_: &str| ControlFlow::Continue(());
+            let kept =
+                generator.generate_in(&mut context, prompt, &options, &|| false, go_on).unwrap();
+            let anew = generator.generate_ids(prompt, &options, go_on).unwrap();
+            assert_eq!((&kept.ids, &kept.text), (&anew.ids, &anew.text));
+            assert_eq!(anew.cached_tokens, 0);
+            (kept.cached_tokens, kept.ids)
+        };
+        let prompt: Vec<u32> = (0..600).map(|i| i * i % 256).collect();
+        let (cached, answer) = run(&prompt);
+        assert_eq!(cached, 0);
+        // The last token of an answer is not read before something follows it.
+        let longer = [&prompt[..], &answer, &[7, 8, 9]].concat();
+        assert_eq!(run(&longer).0, 619);
+        // The same again reads one token; another beginning reads it all; a common part is kept.
+        assert_eq!(run(&longer).0, 622);
+        assert_eq!(run(&[&prompt[..300], &[1, 1]].concat()).0, 300);
+        assert_eq!(run(&prompt[1..]).0, 0);
+        context.clear();
+        assert!(context.cache.is_empty());
+    }
+
+    #[test]
+    fn it_can_be_cancelled_while_it_reads_and_between_tokens() {
+        let config = ModelConfig { max_position_embeddings: 1_000, ..config(Architecture::Bitlm) };
+        let model = Model::load(packed(&config, 2)).unwrap();
+        let generator = Generator::new(&model).unwrap();
+        let run = |after: usize| {
+            let asked = std::cell::Cell::new(0);
+            let cancelled = || asked.replace(asked.get() + 1) >= after;
+            let mut context = generator.context();
+            let options = Options { ignore_eos: true, ..greedy(20) };
+            let prompt = [65; 600];
+            let go_on = |_: &str| ControlFlow::Continue(());
+            let output =
+                generator.generate_in(&mut context, &prompt, &options, &cancelled, go_on).unwrap();
+            assert_eq!(output.stop_reason, StopReason::Cancelled);
+            assert_eq!(context.cache.len(), context.ids.len());
+            (context.ids.len(), output.ids.len())
+        };
+        assert_eq!(run(0), (256, 0));
+        assert_eq!(run(1), (512, 0));
+        assert_eq!(run(2), (600, 0));
+        assert_eq!(run(7), (605, 5));
     }
 
     #[test]

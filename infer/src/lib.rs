@@ -22,6 +22,7 @@ pub mod attention;
 pub mod bench;
 pub mod block;
 pub mod cache;
+pub mod chat;
 pub mod decoder;
 pub mod error;
 pub mod generate;
