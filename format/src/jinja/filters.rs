@@ -84,7 +84,7 @@ pub(super) fn filter(
             let titled =
                 methods::titled(text.as_str(), |c| c.is_whitespace() || "-({[<".contains(c));
             budget.pay(titled.len())?;
-            return Ok(Value::text(Text::written(titled).as_given(text.has_given())));
+            return Ok(Value::text(Text::written(titled).given_if(text.has_given())));
         }
         "trim" | "upper" | "lower" | "capitalize" | "replace" => {
             let text = Value::text(written(value, budget)?);
@@ -180,7 +180,7 @@ fn of_list(name: &str, value: &Value, given: &Given, budget: &mut Budget) -> Res
     {
         budget.pay(text.len())?;
         let reversed: String = text.as_str().chars().rev().collect();
-        return Ok(Value::text(Text::written(reversed).as_given(text.has_given())));
+        return Ok(Value::text(Text::written(reversed).given_if(text.has_given())));
     }
     let mut items = items(value, budget)?;
     match name {
@@ -374,7 +374,7 @@ fn escaped(text: &Text, budget: &mut Budget) -> Result<Value> {
                 continue;
             }
         };
-        all.push(&Text::written(entity).as_given(text.is_given(at..at + 1)));
+        all.push(&Text::written(entity).given_if(text.is_given(at..at + 1)));
     }
     Ok(Value::text(all))
 }

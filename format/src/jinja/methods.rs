@@ -163,7 +163,7 @@ fn of_text(of: &Text, name: &str, given: &Given, budget: &mut Budget) -> Result<
     let str = of.as_str();
     let cased = |text: String, budget: &mut Budget| {
         budget.pay(text.len())?;
-        Ok::<_, String>(Value::text(Text::written(text).as_given(of.has_given())))
+        Ok::<_, String>(Value::text(Text::written(text).given_if(of.has_given())))
     };
     let letters = |holds: fn(char) -> bool| Value::Bool(!str.is_empty() && str.chars().all(holds));
     Ok(Some(match name {

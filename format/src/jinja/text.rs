@@ -21,7 +21,7 @@ impl Text {
 
     /// Text from outside.
     pub fn given(text: impl Into<String>) -> Self {
-        Self::written(text).as_given(true)
+        Self::written(text).given_if(true)
     }
 
     /// The text.
@@ -46,7 +46,7 @@ impl Text {
     }
 
     /// The same text, all of it given if so.
-    pub(super) fn as_given(self, given: bool) -> Self {
+    pub(super) fn given_if(self, given: bool) -> Self {
         let whole = 0..self.text.len();
         let ranges = if given && !whole.is_empty() { vec![whole] } else { Vec::new() };
         Self { given: ranges, ..self }
@@ -94,6 +94,7 @@ impl Text {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "ranges are compared")]
 mod tests {
     use super::*;
 

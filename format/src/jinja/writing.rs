@@ -54,7 +54,7 @@ fn represent(value: &Value, out: &mut Text, budget: &mut Budget) -> Result<()> {
             }
             quoted.push(mark);
             budget.pay(quoted.len())?;
-            out.push(&Text::written(quoted).as_given(text.has_given()));
+            out.push(&Text::written(quoted).given_if(text.has_given()));
             Ok(())
         }
         Value::List(list) => {
@@ -119,7 +119,7 @@ pub(super) fn float(number: f64) -> String {
 pub(super) fn json(value: &Value, indent: Option<usize>, budget: &mut Budget) -> Result<Text> {
     let mut writer = Json { out: String::new(), indent, given: false, budget };
     writer.value(value, 0)?;
-    Ok(Text::written(writer.out).as_given(writer.given))
+    Ok(Text::written(writer.out).given_if(writer.given))
 }
 
 struct Json<'a> {
