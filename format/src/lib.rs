@@ -20,6 +20,7 @@ mod jinja;
 pub mod lock;
 pub mod packed;
 mod protocol_buffer;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod pytorch;
 pub mod regular_file;
 pub mod s24;

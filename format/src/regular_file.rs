@@ -31,6 +31,7 @@ pub fn open_regular(path: &Path) -> Result<(File, u64)> {
 /// # Errors
 ///
 /// [`Error::In`] with the path, around [`Error::NotAFile`].
+#[cfg_attr(not(unix), allow(unused_variables, reason = "only unix has them among its files"))]
 pub fn refuse_pipe(path: &Path) -> Result<()> {
     #[cfg(unix)]
     if !["/dev", "/proc"].iter().any(|streams| path.starts_with(streams)) {

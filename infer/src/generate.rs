@@ -1,7 +1,7 @@
 //! A prompt and what the model makes of it.
 
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use tern_format::packed::GenerationDefaults;
@@ -9,6 +9,7 @@ use tern_format::stream::TextStream;
 use tern_format::tokenizer::Tokenizer;
 
 use crate::cache::Cache;
+use crate::clock::Clock;
 use crate::decoder::Model;
 use crate::error::{Error, Result};
 use crate::sampler::{Sampler, Settings};
@@ -214,7 +215,7 @@ impl<'a> Generator<'a> {
         cancelled: &dyn Fn() -> bool,
         on_text: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Output> {
-        let start = Instant::now();
+        let clock = Clock::start();
         let mut sampler = Sampler::new(options.sampling.clone())?;
         let mut text = Text::new(&self.tokenizer, prompt, options, on_text)?;
         self.check(prompt)?;
@@ -224,7 +225,7 @@ impl<'a> Generator<'a> {
         let cached_tokens = shared.min(prompt.len() - 1);
         context.keep(cached_tokens);
         let candidates = self.read(context, &prompt[cached_tokens..], &sampler, cancelled)?;
-        let prefill = start.elapsed();
+        let prefill = clock.elapsed();
 
         let mut ids = Vec::new();
         let stop_reason = match candidates {
@@ -240,7 +241,7 @@ impl<'a> Generator<'a> {
             None => StopReason::Cancelled,
         };
         let (text, stop_reason) = text.finish(stop_reason)?;
-        let decode = start.elapsed().saturating_sub(prefill);
+        let decode = clock.elapsed().saturating_sub(prefill);
         Ok(Output {
             text,
             ids,

@@ -23,10 +23,12 @@ pub mod bench;
 pub mod block;
 pub mod cache;
 pub mod chat;
+mod clock;
 pub mod decoder;
 pub mod error;
 pub mod generate;
 mod head;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod import;
 pub mod linear;
 pub mod loss;

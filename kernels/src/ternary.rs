@@ -137,8 +137,8 @@ impl Kernel {
         self.0.name()
     }
 
-    /// One that this CPU need not have.
-    #[cfg(test)]
+    /// One whose instructions are emulated.
+    #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
     pub(crate) fn of(arch: &'static dyn Arch) -> Self {
         Self(arch)
     }
