@@ -4,9 +4,9 @@
 //! and is 10 to 40 % faster, but the matrices of a model are smaller than a huge page, or not whole numbers of them. So
 //! buffers are cut one after the other from large chunks, in the order in which a model is loaded and read.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// 64 bytes, aligned: a line of the cache, and the widest register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,15 +16,16 @@ pub(crate) struct Line(pub(crate) [u8; 64]);
 /// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
 
-/// Lines of a chunk, unless a buffer needs more.
-const CHUNK: usize = (64 << 20) / size_of::<Line>();
+/// Lines of the first chunk; each has twice as many as the one before, so that a small model takes little.
+const FIRST: usize = (64 << 10) / size_of::<Line>();
 
-/// Lines from which on a buffer has a chunk of its own: it loses less than a huge page.
-const LARGE: usize = CHUNK / 2;
+/// The most lines of a chunk, unless a buffer needs more.
+const MOST: usize = (64 << 20) / size_of::<Line>();
 
-/// Memory that buffers are cut from, zeros at first.
+/// Memory that buffers are cut from.
 struct Chunk {
     start: NonNull<Line>,
+    lines: usize,
     layout: Layout,
 }
 
@@ -35,13 +36,16 @@ unsafe impl Sync for Chunk {}
 
 impl Chunk {
     fn new(lines: usize) -> Self {
-        let layout = Layout::array::<Line>(lines).and_then(|layout| layout.align_to(HUGE));
-        let layout = layout.expect("a size that memory can have").pad_to_align();
-        // SAFETY: the size is not zero: a chunk is at least a huge page.
-        let start = unsafe { alloc_zeroed(layout) };
+        let bytes = lines.checked_mul(size_of::<Line>()).expect("a size that memory can have");
+        let aligned = if bytes < HUGE { align_of::<Line>() } else { HUGE };
+        let layout = Layout::from_size_align(bytes, aligned).expect("a size that memory can have");
+        // SAFETY: the size is not zero: no chunk has fewer lines than the first.
+        let start = unsafe { alloc(layout) };
         let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
-        advise_huge(start, layout.size());
-        Self { start: start.cast(), layout }
+        if bytes >= HUGE {
+            advise_huge(start, bytes / HUGE * HUGE);
+        }
+        Self { start: start.cast(), lines, layout }
     }
 }
 
@@ -71,23 +75,22 @@ pub(crate) struct Pages {
 }
 
 /// The chunk that the next buffers are cut from, and how many of its lines are taken.
-static NEXT: Mutex<Option<(Arc<Chunk>, usize)>> = Mutex::new(None);
+static NEXT: Mutex<Option<(Weak<Chunk>, usize)>> = Mutex::new(None);
 
 impl Pages {
     /// Lines of zeros.
     pub(crate) fn new(len: usize) -> Self {
-        if len >= LARGE {
-            return Self { chunk: Arc::new(Chunk::new(len)), start: 0, len };
-        }
         let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
-        // A chunk that nobody else holds has nothing in it that is wanted, but is no longer zeros.
-        let (chunk, start) = match next.take() {
-            Some((chunk, taken)) if CHUNK - taken >= len && Arc::strong_count(&chunk) > 1 => {
-                (chunk, taken)
-            }
-            _ => (Arc::new(Chunk::new(CHUNK)), 0),
+        let last = next.take().and_then(|(chunk, taken)| Some((chunk.upgrade()?, taken)));
+        let (chunk, start) = match last {
+            Some((chunk, taken)) if chunk.lines - taken >= len => (chunk, taken),
+            Some((chunk, _)) => (Arc::new(Chunk::new(len.max(MOST.min(2 * chunk.lines)))), 0),
+            None => (Arc::new(Chunk::new(len.max(FIRST))), 0),
         };
-        *next = Some((Arc::clone(&chunk), start + len));
+        *next = Some((Arc::downgrade(&chunk), start + len));
+        drop(next);
+        // SAFETY: lines of the chunk that nobody has; zeros make them lines.
+        unsafe { chunk.start.add(start).as_ptr().write_bytes(0, len) };
         Self { chunk, start, len }
     }
 
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     fn buffers_are_zeros_and_apart_and_outlive_each_other() {
-        let mut buffers: Vec<Pages> = [0, 1, 1000, LARGE, 7].map(Pages::new).into();
+        let mut buffers: Vec<Pages> = [0, 1, 1000, MOST, 7].map(Pages::new).into();
         for (i, buffer) in buffers.iter_mut().enumerate() {
             assert!(buffer.lines().iter().all(|line| line.0 == [0; 64]));
             buffer.lines_mut().fill(Line([i as u8 + 1; 64]));

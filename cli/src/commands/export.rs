@@ -18,7 +18,7 @@ use crate::commands::verify::packed_file;
 use crate::overwrite;
 use crate::terminal::{Terminal, bytes};
 
-/// Write a model for others: of a run its packed model, of either a file or directory that other programs load.
+/// Write the packed model of a run, or a model for other programs.
 ///
 /// --to gguf writes a file for llama.cpp, --to hf a directory for Hugging Face's transformers. What they would read as another
 /// model is refused, with what can hold it: docs/formats.md says what goes where.
