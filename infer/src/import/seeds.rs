@@ -274,12 +274,13 @@ impl<'a> Dict<'a> {
         if latent == Latent::Keep || !config.is_ternary_matrix(ours) {
             return Ok(Tensor::Float(float));
         }
-        let (trits, scale) = match one_magnitude(&float.values) {
+        let values = float.values();
+        let (trits, scale) = match one_magnitude(&values) {
             Some(scale) => {
                 let trit = |&value: &f32| i8::from(value > 0.0) - i8::from(value < 0.0);
-                (float.values.iter().map(trit).collect(), scale)
+                (values.iter().map(trit).collect(), scale)
             }
-            None => ternarize(&float.values, config.quantizer.extra_eps()),
+            None => ternarize(&values, config.quantizer.extra_eps()),
         };
         Ok(Tensor::Ternary(TernaryTensor::from_trits(&trits, shape[1], scale)))
     }
