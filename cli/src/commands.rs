@@ -9,6 +9,7 @@ pub(crate) mod devices;
 pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod import;
+pub(crate) mod inspect;
 pub(crate) mod man;
 #[cfg(feature = "train")]
 pub(crate) mod plot;

@@ -17,7 +17,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use commands::{bench, completions, data, devices, export, generate, import, man, verify};
+use commands::{
+    bench, completions, data, devices, export, generate, import, inspect, man, verify,
+};
 #[cfg(feature = "train")]
 use commands::{config, plot, quickstart, report, sweep, train};
 use terminal::Terminal;
@@ -94,6 +96,7 @@ enum Command {
     Generate(generate::Arguments),
     Bench(bench::Arguments),
     Import(import::Arguments),
+    Inspect(inspect::Arguments),
     Devices(devices::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
@@ -156,6 +159,7 @@ fn run(command: &Command, terminal: &Terminal) -> anyhow::Result<Ending> {
         Command::Generate(arguments) => generate::run(arguments, terminal),
         Command::Bench(arguments) => bench::run(arguments, terminal),
         Command::Import(arguments) => import::run(arguments, terminal),
+        Command::Inspect(arguments) => inspect::run(arguments, terminal),
         Command::Devices(arguments) => devices::run(arguments, terminal),
         Command::Completions(arguments) => completions::run(arguments, terminal),
         Command::Man(arguments) => man::run(arguments, terminal),

@@ -74,6 +74,11 @@ fn id_bytes(vocab_size: usize) -> usize {
 }
 
 impl Header {
+    /// The header of bytes that begin as a token file does; none if they do not. The ids are not looked at.
+    pub fn recognize(bytes: &[u8]) -> Option<std::result::Result<Self, Fault>> {
+        bytes.starts_with(&MAGIC).then(|| Self::from_bytes(bytes))
+    }
+
     /// The header of a file without ids; `bos` and `eos` delimit its documents.
     pub fn empty(tokenizer: &Tokenizer, bos: Option<u32>, eos: Option<u32>) -> Self {
         Self {

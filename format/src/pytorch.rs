@@ -121,6 +121,37 @@ pub fn recognize(bytes: &[u8]) -> bool {
 /// Bytes that are no such archive, a pickle that wants more than a state dict needs (with the byte and the name), tensors
 /// that their storage does not hold, names that occur twice once prefixes are off.
 pub fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
+    let (mut archive, root, program) = open(bytes)?;
+    let mut storages = BTreeMap::new();
+    let mut tensors = BTreeMap::new();
+    for (name, tensor) in described(&program)? {
+        let storage = match storages.get(tensor.key) {
+            Some(storage) => storage,
+            None => {
+                let path = format!("{root}data/{}", tensor.key);
+                let bytes = read(&mut archive, bytes.len() as u64, &path);
+                storages.entry(tensor.key).or_insert(bytes.map_err(|error| error.in_tensor(&name))?)
+            }
+        };
+        let tensor = gather(&tensor, storage).map_err(|error| error.in_tensor(&name))?;
+        tensors.insert(name, tensor);
+    }
+    Ok(tensors)
+}
+
+/// The tensors of a state dict by name, with type and sides alone: what the storages hold is not looked at.
+///
+/// # Errors
+///
+/// As [`parse`], but for the storages.
+pub fn list(bytes: &[u8]) -> Result<BTreeMap<String, (ElementType, Vec<usize>)>> {
+    let (_, _, program) = open(bytes)?;
+    let tensors = described(&program)?.into_iter();
+    Ok(tensors.map(|(name, tensor)| (name, (tensor.element_type, tensor.shape))).collect())
+}
+
+/// The archive, the directory in it that everything is in, and the pickle.
+fn open(bytes: &[u8]) -> Result<(ZipArchive<Cursor<&[u8]>>, String, Vec<u8>)> {
     if !recognize(bytes) {
         let rule = "must be a ZIP archive, as `torch.save` writes since PyTorch 1.6: load and save it again there";
         return Err(Error::Rule { rule: rule.into() });
@@ -138,20 +169,16 @@ pub fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
         return Err(Error::Rule { rule: "the storages must be little-endian".into() });
     }
     let program = read(&mut archive, most, &format!("{root}data.pkl"))?;
+    Ok((archive, root, program))
+}
+
+/// The tensors that a pickle describes, under their names without prefixes.
+fn described(program: &[u8]) -> Result<BTreeMap<String, pickle::Tensor<'_>>> {
     let in_pickle = |error: Error| Error::Rule { rule: format!("data.pkl, {error}") };
-    let mut machine = Machine::new(&program);
+    let mut machine = Machine::new(program);
     let result = machine.run().map_err(in_pickle)?;
-    let mut storages = BTreeMap::new();
     let mut tensors = BTreeMap::new();
     for (name, tensor) in machine.tensors(result, &CONTAINERS) {
-        let storage = match storages.get(tensor.key) {
-            Some(storage) => storage,
-            None => {
-                let bytes = read(&mut archive, most, &format!("{root}data/{}", tensor.key));
-                storages.entry(tensor.key).or_insert(bytes.map_err(|error| error.in_tensor(&name))?)
-            }
-        };
-        let tensor = gather(&tensor, storage).map_err(|error| error.in_tensor(&name))?;
         let mut short = name.as_str();
         while let Some(rest) = PREFIXES.iter().find_map(|prefix| short.strip_prefix(prefix)) {
             short = rest;

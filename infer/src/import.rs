@@ -1,6 +1,7 @@
 //! Models of other programs as packed models.
 
 mod gguf;
+mod seeds;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,11 +21,33 @@ use tern_kernels::ternarize::ternarize;
 use crate::error::{Error, Result};
 
 pub use gguf::gguf;
+pub use seeds::state_dict;
 
 /// The largest JSON file that is read of a directory, in bytes; an index of shards has a line for each tensor.
 const MOST_JSON_BYTES: u64 = 1 << 26;
 /// The largest tokenizer.
 const MOST_TOKENIZER_BYTES: u64 = 1 << 28;
+
+/// What becomes of matrices of many magnitudes that a model ternarizes whenever it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Latent {
+    /// They are ternarized, once.
+    #[default]
+    Ternarize,
+    /// They are kept: what the verifier wants to see. Such a model cannot be run.
+    Keep,
+}
+
+/// What a file does not say itself.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The tokenizer of a state dict.
+    pub tokenizer: Option<PathBuf>,
+    /// Settings of a state dict's architecture, by the keys of [`tern_format::config::ModelConfig`].
+    pub settings: serde_json::Map<String, serde_json::Value>,
+    /// What becomes of latent weights.
+    pub latent: Latent,
+}
 
 /// A model of another program as a packed model.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,39 +58,56 @@ pub struct Imported {
     pub notes: Vec<String>,
 }
 
-/// Reads a model of another program, a directory that `transformers` saved or a GGUF file; or one of ours.
+/// Reads a model of another program: a directory that `transformers` saved, a GGUF file, or a PyTorch state dict of a model
+/// that a preset comes from; or one of ours.
 ///
 /// # Errors
 ///
-/// The file, and the key or tensor in it that breaks a rule.
-pub fn open(path: &Path) -> Result<Imported> {
-    if path.is_dir() {
-        return Ok(Imported { model: huggingface(path)?, notes: Vec::new() });
+/// The file, and the key or tensor in it that breaks a rule; an option that the kind of file has no use for.
+pub fn open(path: &Path, options: &Options) -> Result<Imported> {
+    let refuse = |rule: &str| Err(in_file(path)(tern_format::Error::Rule { rule: rule.into() }));
+    let map = if path.is_dir() { None } else { Some(map(path)?) };
+    if let Some(map) = map.as_ref().filter(|map| pytorch::recognize(map)) {
+        let Some(tokenizer) = &options.tokenizer else {
+            return refuse("a state dict carries no tokenizer: name the file of one");
+        };
+        let tokenizer = read_tokenizer(tokenizer)?;
+        let read = || {
+            let tensors = pytorch::parse(map)?;
+            state_dict(&tensors, tokenizer, &options.settings, options.latent)
+        };
+        let model = read().map_err(in_file(path))?;
+        return Ok(Imported { model, notes: Vec::new() });
     }
-    let map = map(path)?;
-    if Gguf::recognize(&map) {
-        return gguf(&map).map_err(in_file(path));
+    if options.tokenizer.is_some() || !options.settings.is_empty() {
+        return refuse(
+            "carries a tokenizer and a configuration of its own; only a PyTorch file needs others",
+        );
     }
-    Ok(Imported { model: PackedModel::read(path)?, notes: Vec::new() })
+    match map {
+        None => Ok(Imported { model: huggingface(path, options.latent)?, notes: Vec::new() }),
+        Some(map) if Gguf::recognize(&map) => gguf(&map).map_err(in_file(path)),
+        Some(_) => Ok(Imported { model: PackedModel::read(path)?, notes: Vec::new() }),
+    }
 }
 
 /// Reads a directory that `transformers` saved: `config.json`, the weights (`model.safetensors`, its shards, or
 /// `pytorch_model.bin`), the tokenizer (`tokenizer.json` or `tokenizer.model`), and the chat template.
 ///
 /// Trits stay the trits that they are, whatever way they are packed. Latent weights of a model that ternarizes when it runs
-/// are ternarized here, once.
+/// are ternarized here, once, unless they are to be kept.
 ///
 /// # Errors
 ///
 /// The file, and the key or tensor in it that breaks a rule.
-pub fn huggingface(directory: &Path) -> Result<PackedModel> {
+pub fn huggingface(directory: &Path, latent: Latent) -> Result<PackedModel> {
     let path = directory.join("config.json");
     let config =
         Config::parse(&read_small_text(&path, MOST_JSON_BYTES)?).map_err(in_file(&path))?;
     let (path, store) = Store::open(directory)?;
     let tokenizer = tokenizer(directory)?;
     let contents = store.contents()?;
-    let tensors = tensors(&config, &contents).map_err(in_file(&path))?;
+    let tensors = tensors(&config, &contents, latent).map_err(in_file(&path))?;
     let metadata = Metadata {
         bos: config.bos,
         eos: config.eos,
@@ -91,40 +131,60 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+/// The files of a directory that hold its weights: `model.safetensors`, the shards that an index names, or
+/// `pytorch_model.bin`.
+///
+/// # Errors
+///
+/// A directory without any, an index that cannot be read, or one that leads out of the directory.
+pub fn weight_files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let [whole, index, pickled] =
+        ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]
+            .map(|name| directory.join(name));
+    if whole.exists() {
+        return Ok(vec![whole]);
+    }
+    if index.exists() {
+        let text = read_small_text(&index, MOST_JSON_BYTES)?;
+        let parsed: Index = serde_json::from_str(&text)
+            .map_err(|source| tern_format::Error::Json { source })
+            .map_err(in_file(&index))?;
+        let names: std::collections::BTreeSet<_> = parsed.weight_map.into_values().collect();
+        let shard = |name: String| {
+            // A name may not lead out of the directory.
+            if Path::new(&name).file_name().is_none_or(|file| file != name.as_str()) {
+                let rule = "a shard must be a file beside the index".to_owned();
+                return Err(in_file(&index)(tern_format::Error::Rule { rule }));
+            }
+            Ok(directory.join(name))
+        };
+        return names.into_iter().map(shard).collect();
+    }
+    if pickled.exists() {
+        return Ok(vec![pickled]);
+    }
+    let rule = "holds no model.safetensors, model.safetensors.index.json or pytorch_model.bin";
+    Err(in_file(directory)(tern_format::Error::Rule { rule: rule.into() }))
+}
+
 impl Store {
-    /// The files of a directory, and the one that errors name.
+    /// The weights of a directory, and the path that errors name: that of the file, where there is one.
     fn open(directory: &Path) -> Result<(PathBuf, Self)> {
-        let whole = directory.join("model.safetensors");
-        let index = directory.join("model.safetensors.index.json");
-        let pickled = directory.join("pytorch_model.bin");
-        if whole.exists() {
-            let map = map(&whole)?;
-            return Ok((whole.clone(), Self::Safetensors(vec![(whole, map)])));
+        let files = weight_files(directory)?;
+        if let [file] = &files[..] {
+            if file.extension().is_some_and(|extension| extension == "bin") {
+                let map = map(file)?;
+                let tensors = pytorch::parse(&map).map_err(in_file(file))?;
+                return Ok((file.clone(), Self::PyTorch(tensors)));
+            }
         }
-        if index.exists() {
-            let text = read_small_text(&index, MOST_JSON_BYTES)?;
-            let parsed: Index = serde_json::from_str(&text)
-                .map_err(|source| tern_format::Error::Json { source })
-                .map_err(in_file(&index))?;
-            let names: std::collections::BTreeSet<_> = parsed.weight_map.into_values().collect();
-            let shard = |name: String| {
-                // A name may not lead out of the directory.
-                if Path::new(&name).file_name().is_none_or(|file| file != name.as_str()) {
-                    let rule = "a shard must be a file beside the index".to_owned();
-                    return Err(in_file(&index)(tern_format::Error::Rule { rule }));
-                }
-                let path = directory.join(name);
-                Ok((path.clone(), map(&path)?))
-            };
-            let shards = names.into_iter().map(shard).collect::<Result<_>>()?;
-            return Ok((index, Self::Safetensors(shards)));
-        }
-        if pickled.exists() {
-            let tensors = pytorch::parse(&map(&pickled)?).map_err(in_file(&pickled))?;
-            return Ok((pickled, Self::PyTorch(tensors)));
-        }
-        let rule = "holds no model.safetensors, model.safetensors.index.json or pytorch_model.bin";
-        Err(in_file(directory)(tern_format::Error::Rule { rule: rule.into() }))
+        let named = if let [file] = &files[..] { file } else { directory };
+        let named = named.to_owned();
+        let open = |file: PathBuf| {
+            let map = map(&file)?;
+            Ok((file, map))
+        };
+        Ok((named, Self::Safetensors(files.into_iter().map(open).collect::<Result<_>>()?)))
     }
 
     /// All tensors by name.
@@ -218,6 +278,7 @@ const BUFFERS: [&str; 4] =
 fn tensors(
     config: &Config,
     contents: &BTreeMap<String, Raw<'_>>,
+    latent: Latent,
 ) -> tern_format::Result<BTreeMap<String, Tensor>> {
     let mut used = std::collections::BTreeSet::new();
     let mut find = |name: &str| {
@@ -244,7 +305,8 @@ fn tensors(
             weights => {
                 let float =
                     float(raw, &source, &shape).map_err(|error| error.in_tensor(file_name))?;
-                if weights == Weights::Latent && config.model.is_ternary_matrix(&name) {
+                let ternarizes = weights == Weights::Latent && latent == Latent::Ternarize;
+                if ternarizes && config.model.is_ternary_matrix(&name) {
                     let (trits, scale) =
                         ternarize(&float.values(), config.model.quantizer.extra_eps());
                     Tensor::Ternary(TernaryTensor::from_trits(&trits, shape[1], scale))
@@ -319,12 +381,15 @@ fn tokenizer(directory: &Path) -> Result<TokenizerSource> {
     for name in ["tokenizer.json", "tokenizer.model"] {
         let path = directory.join(name);
         if path.exists() {
-            let bytes = read_small(&path, MOST_TOKENIZER_BYTES)?;
-            return TokenizerSource::from_bytes(bytes).map_err(in_file(&path));
+            return read_tokenizer(&path);
         }
     }
     let rule = "holds no tokenizer.json or tokenizer.model".to_owned();
     Err(in_file(directory)(tern_format::Error::Rule { rule }))
+}
+
+fn read_tokenizer(path: &Path) -> Result<TokenizerSource> {
+    TokenizerSource::from_bytes(read_small(path, MOST_TOKENIZER_BYTES)?).map_err(in_file(path))
 }
 
 /// The template of conversations: a file of its own, or a key of `tokenizer_config.json`.

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tern_format::harmless::escaped;
 use tern_format::packed::Encoding;
-use tern_infer::import::{Imported, open};
+use tern_infer::import::{Imported, Latent, Options, open};
 
 use crate::Ending;
 use crate::overwrite::only_a_packed_model;
@@ -22,6 +23,10 @@ use crate::terminal::{Terminal, bytes, thousands};
 /// Reads GGUF files of llama.cpp and bitnet.cpp with the architectures llama, bitnet, bitnet-b1.58, bitnet-25 and gpt2, and
 /// weights of F32, F16, BF16, Q8_0, Q6_K, Q4_0, TQ1_0, TQ2_0 and I2_S. Trits stay trits; floats lose nothing.
 ///
+/// Reads PyTorch state dicts (.pt, .bin) of the models that the presets bitlm, bitgpt and gpt2 come from, under their authors'
+/// names, without executing them. Sizes come from the shapes, what these do not show from the preset; --set changes any of it.
+/// Latent weights are ternarized, those that are ternary already are taken as they are.
+///
 /// A key of the configuration that would change the model in a way unknown here is refused by name.
 ///
 /// With --encoding the trits are packed so: t2 (2 bits each) holds any, t5 (1.6 bits) too and is for archives; s24 (1.33 bits)
@@ -34,14 +39,22 @@ use crate::terminal::{Terminal, bytes, thousands};
   tern import bitnet-b1.58-2B-4T --out bitnet.safetensors
   tern import ~/models/SmolLM-135M-Instruct --out smollm.safetensors
   tern import ggml-model-i2_s.gguf --out bitnet.safetensors
+  tern import best.pt --tokenizer tokenizer.model --out bitlm.safetensors
+  tern import model.pt --tokenizer tokenizer.json --set num_attention_heads=8 --out model.safetensors
   tern import model.safetensors --encoding s24n --out sparse.safetensors")]
 pub(crate) struct Arguments {
-    /// The directory, the GGUF file, or the packed model.
+    /// The directory, the GGUF or PyTorch file, or the packed model.
     #[arg(value_name = "DIR|FILE")]
     source: PathBuf,
     /// Where to write the packed model.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// The tokenizer of a PyTorch file, which carries none: a tokenizer.json or a SentencePiece .model.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// A setting of a PyTorch file's architecture, by the keys of [model] in a configuration; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<(String, Value)>,
     /// Replace a packed model that is there.
     #[arg(long)]
     replace: bool,
@@ -61,13 +74,22 @@ struct Report {
     notes: Vec<String>,
 }
 
+/// `KEY=VALUE`; a value that is no number, truth value or null is text.
+fn setting(text: &str) -> Result<(String, Value), String> {
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+    Ok((key.trim().to_owned(), value))
+}
+
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
-    let Arguments { source, out, replace, encoding } = arguments;
+    let Arguments { source, out, replace, tokenizer, set, encoding } = arguments;
     if out.exists() && !replace {
         bail!("{}: is there already; --replace overwrites it", out.display());
     }
     only_a_packed_model(out)?;
-    let Imported { mut model, notes } = open(source)?;
+    let settings: Map<String, Value> = set.iter().cloned().collect();
+    let options = Options { tokenizer: tokenizer.clone(), settings, latent: Latent::Ternarize };
+    let Imported { mut model, notes } = open(source, &options)?;
     if let Some(encoding) = encoding {
         model = model.encode_as(*encoding)?;
     }

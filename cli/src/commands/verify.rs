@@ -4,12 +4,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use serde_json::Value;
-use tern_infer::verify::{LossReport, Report, TensorReport, TwoFour, Verdict, verify};
+use tern_format::gguf::Gguf;
+use tern_format::pytorch;
+use tern_format::safetensors::Contents;
+use tern_infer::import::{self, Latent, Options, weight_files};
+use tern_infer::verify::{
+    LossReport, Report, TensorReport, TwoFour, Verdict, verify, verify_model,
+};
+use tern_kernels::mapped_file::MappedFile;
 
 use crate::Ending;
 use crate::terminal::{Terminal, bytes, thousands};
 
-/// Read a packed model, nothing else, and say whether it is ternary.
+/// Read a model's file, nothing else, and say whether it is ternary.
+///
+/// Reads packed models, and what `tern import` reads: directories of transformers, GGUF files, PyTorch state dicts (with
+/// --tokenizer). Weights are judged as the file has them: latent ones are not ternarized first. Such files carry no tokens to
+/// check the loss on, so they want --allow-unchecked-loss.
 ///
 /// Verdicts: packed (trits, stored as trits), projected (trits, stored as floats), latent (floats), collapsed (a scale or
 /// the trits of a matrix have vanished), not_ternary. Exit code 0 for packed and projected with the trainer's loss, 3
@@ -22,16 +33,23 @@ use crate::terminal::{Terminal, bytes, thousands};
 #[command(after_help = "Examples:
   tern verify runs/quickstart/model.safetensors
   tern verify -v runs/quickstart/model.safetensors
-  tern --json verify runs/quickstart/model.safetensors")]
+  tern --json verify runs/quickstart/model.safetensors
+  tern verify --allow-unchecked-loss ggml-model-i2_s.gguf")]
 pub(crate) struct Arguments {
-    /// The packed model, or the directory of a run that has one.
+    /// The packed model, the directory of a run that has one, or what `tern import` reads.
     file: PathBuf,
+    /// The tokenizer of a PyTorch file, which carries none.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
     /// Let a file pass that carries no tokens to check the loss on, as an import does not.
     #[arg(long)]
     allow_unchecked_loss: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
+    if let Some(report) = foreign(arguments)? {
+        return finish(arguments, &report, &arguments.file, terminal);
+    }
     let file = &packed_file(&arguments.file)?;
     let report =
         verify(file).map_err(|error| match run_of_checkpoint(file) {
@@ -41,12 +59,54 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
             ),
             None => error.into(),
         })?;
+    finish(arguments, &report, file, terminal)
+}
+
+/// The report on a file of another program; none if it is none.
+fn foreign(arguments: &Arguments) -> Result<Option<Report>> {
+    let Arguments { file, tokenizer, .. } = arguments;
+    let files = if file.is_dir() {
+        if file.join("config.toml").exists() || !file.join("config.json").exists() {
+            return Ok(None);
+        }
+        weight_files(file)?
+    } else {
+        let Ok(map) = MappedFile::open(file) else { return Ok(None) };
+        if !Gguf::recognize(&map) && !pytorch::recognize(&map) {
+            let contents = Contents::parse(&map);
+            let plain =
+                contents.is_ok_and(|contents| !contents.metadata.contains_key("format_version"));
+            if plain && run_of_checkpoint(file).is_none() {
+                bail!(
+                    "{}: a safetensors file, but no packed model: it has no configuration; name the directory with its config.json",
+                    file.display()
+                );
+            }
+            return Ok(None);
+        }
+        vec![file.clone()]
+    };
+    let options =
+        Options { tokenizer: tokenizer.clone(), latent: Latent::Keep, ..Options::default() };
+    let imported = import::open(file, &options)?;
+    let sizes = files.iter().map(|file| Ok(std::fs::metadata(file)?.len()));
+    let size_bytes = sizes.sum::<std::io::Result<u64>>()?;
+    Ok(Some(verify_model(imported.model, size_bytes)?))
+}
+
+/// Prints a report, and says whether the file passes.
+fn finish(
+    arguments: &Arguments,
+    report: &Report,
+    file: &Path,
+    terminal: &Terminal,
+) -> Result<Ending> {
     tracing::debug!(file = %file.display(), verdict = ?report.verdict, "verified");
-    let mut text = overview(&report);
+    let mut text = overview(report);
     if terminal.is_verbose() {
-        text.push_str(&format!("\n{}", table(&report)));
+        text.push_str(&format!("\n{}", table(report)));
     }
-    terminal.result(&report, &text)?;
+    terminal.result(report, &text)?;
     let unchecked = report.is_ternary() && report.loss == LossReport::Absent;
     let passes = report.passes() || unchecked && arguments.allow_unchecked_loss;
     if passes {

@@ -10,6 +10,7 @@ use tern_format::packed::{FloatTensor, FloatType, Metadata, PackedModel, Tensor,
 use tern_format::{Error, Result};
 
 use super::Imported;
+use crate::verify::matrix::one_magnitude;
 
 /// A tensor that some writers add: one factor for each rotary frequency.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -63,9 +64,7 @@ pub fn gguf(bytes: &[u8]) -> Result<Imported> {
 /// Whether all values that are not zero have one magnitude, and there are some.
 fn has_one_magnitude(tensor: &Tensor) -> bool {
     let Tensor::Float(float) = tensor else { return false };
-    let mut magnitudes = float.values().into_iter().map(f32::abs).filter(|&value| value != 0.0);
-    let Some(first) = magnitudes.next() else { return false };
-    magnitudes.all(|value| value == first)
+    one_magnitude(&float.values()).is_some_and(|magnitude| magnitude > 0.0)
 }
 
 /// Takes tensors out of a file, and knows which are left.

@@ -7,9 +7,9 @@ use tern_format::config::{
 };
 
 /// A vocabulary of one word: nothing here is text.
-const TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,"model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"vocab":{"a":0},"merges":[]}}"#;
+pub(super) const TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,"model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"vocab":{"a":0},"merges":[]}}"#;
 
-fn golden(name: &str) -> PathBuf {
+pub(super) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens").join(name)
 }
 
@@ -51,7 +51,12 @@ fn expected(name: &str, logits: &str) -> (Vec<Vec<u32>>, Vec<f32>) {
 
 /// The largest difference of the logits from a golden's, as a share of its largest logit, for every kernel; and that a token
 /// after the other gives the same.
-fn difference(packed: &PackedModel, name: &str, logits: &str, change: impl Fn(&mut Model)) -> f32 {
+pub(super) fn difference(
+    packed: &PackedModel,
+    name: &str,
+    logits: &str,
+    change: impl Fn(&mut Model),
+) -> f32 {
     let (ids, expected) = expected(name, logits);
     let largest = expected.iter().fold(0.0f32, |most, logit| most.max(logit.abs()));
     let mut worst = 0.0f32;
@@ -84,7 +89,7 @@ fn llama_gpt2_and_bitnet_meet_their_goldens() {
         ("bitnet_hf_fp", "logits"),
     ] {
         let directory = directory(name, |_| ());
-        let packed = huggingface(directory.path()).unwrap();
+        let packed = huggingface(directory.path(), Latent::Ternarize).unwrap();
         let worst = difference(&packed, name, logits, |_| ());
         assert!(worst < 1e-5, "{name}: {worst:e}");
     }
@@ -93,7 +98,7 @@ fn llama_gpt2_and_bitnet_meet_their_goldens() {
 #[test]
 fn weights_of_half_the_width_are_used_as_they_are() {
     let name = "hf_llama_ckpt_bf16";
-    let packed = huggingface(directory(name, |_| ()).path()).unwrap();
+    let packed = huggingface(directory(name, |_| ()).path(), Latent::Ternarize).unwrap();
     let Tensor::Float(embedding) = &packed.tensors["model.embed_tokens.weight"] else { panic!() };
     assert_eq!(embedding.dtype, FloatType::BF16);
     // The golden was widened as a whole after it had been narrowed, the rotary frequencies with it.
@@ -110,7 +115,7 @@ fn weights_of_half_the_width_are_used_as_they_are() {
 #[test]
 fn greedy_continuations_are_those_of_transformers() {
     for name in ["hf_llama_ckpt", "hf_gpt2_ckpt"] {
-        let packed = huggingface(directory(name, |_| ()).path()).unwrap();
+        let packed = huggingface(directory(name, |_| ()).path(), Latent::Ternarize).unwrap();
         let bytes = std::fs::read(golden(name).join("io.safetensors")).unwrap();
         let contents = Contents::parse(&bytes).unwrap();
         let ids = contents.tensors["greedy"].bytes.as_chunks().0.iter();
@@ -132,7 +137,8 @@ const FLIPPED: f32 = 3e-2;
 
 #[test]
 fn ternary_bitnet_meets_its_goldens_however_it_is_stored() {
-    let packed = huggingface(directory("bitnet_hf_packed", |_| ()).path()).unwrap();
+    let packed =
+        huggingface(directory("bitnet_hf_packed", |_| ()).path(), Latent::Ternarize).unwrap();
     let declared =
         |packed: &PackedModel| packed.tensors.values().filter(|tensor| tensor.is_ternary()).count();
     assert_eq!(declared(&packed), 14);
@@ -144,7 +150,7 @@ fn ternary_bitnet_meets_its_goldens_however_it_is_stored() {
     let divided = directory("bitnet_hf_packed", |config| {
         config["quantization_config"]["linear_class"] = "bitlinear".into();
     });
-    let divided = huggingface(divided.path()).unwrap();
+    let divided = huggingface(divided.path(), Latent::Ternarize).unwrap();
     let Tensor::Ternary(one) = &divided.tensors["model.layers.0.mlp.up_proj.weight"] else {
         panic!()
     };
@@ -160,7 +166,7 @@ fn ternary_bitnet_meets_its_goldens_however_it_is_stored() {
             serde_json::json!({"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}),
         );
     });
-    let online = huggingface(online.path()).unwrap();
+    let online = huggingface(online.path(), Latent::Ternarize).unwrap();
     assert_eq!(declared(&online), 14);
     let worst = difference(&online, "bitnet_hf_online", "logits", |_| ());
     assert!(worst < FLIPPED, "{worst:e}");
@@ -225,16 +231,16 @@ fn bitgpt_meets_its_goldens_with_either_head() {
 #[test]
 fn shards_are_one_model_and_lead_nowhere_else() {
     let whole = directory("hf_llama_ckpt", |_| ());
-    let expected = huggingface(whole.path()).unwrap();
+    let expected = huggingface(whole.path(), Latent::Ternarize).unwrap();
     let file = whole.path().join("model.safetensors");
     std::fs::rename(&file, whole.path().join("model-00001-of-00001.safetensors")).unwrap();
     let index = |name: &str| format!(r#"{{"metadata": {{}}, "weight_map": {{"a": "{name}"}}}}"#);
     let path = whole.path().join("model.safetensors.index.json");
     std::fs::write(&path, index("model-00001-of-00001.safetensors")).unwrap();
-    assert_eq!(huggingface(whole.path()).unwrap(), expected);
+    assert_eq!(huggingface(whole.path(), Latent::Ternarize).unwrap(), expected);
     for name in ["../model.safetensors", "/etc/passwd", "..", ""] {
         std::fs::write(&path, index(name)).unwrap();
-        let message = huggingface(whole.path()).unwrap_err().to_string();
+        let message = huggingface(whole.path(), Latent::Ternarize).unwrap_err().to_string();
         assert!(message.contains("a shard must be a file beside the index"), "{name}: {message}");
     }
 }
@@ -242,7 +248,7 @@ fn shards_are_one_model_and_lead_nowhere_else() {
 #[test]
 fn what_is_missing_or_does_not_fit_is_named_with_its_file() {
     let refused = |directory: &tempfile::TempDir| {
-        huggingface(directory.path()).map(|_| ()).unwrap_err().to_string()
+        huggingface(directory.path(), Latent::Ternarize).map(|_| ()).unwrap_err().to_string()
     };
     let copy =
         directory("hf_llama_ckpt", |config| drop(config.insert("vocab_size".into(), 161.into())));

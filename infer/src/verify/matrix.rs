@@ -138,7 +138,7 @@ pub(super) fn judge(tensor: &Tensor) -> Result<Judged> {
 }
 
 /// The magnitude of every value that is not zero, if it is one float; 0 if there is none.
-fn one_magnitude(values: &[f32]) -> Option<f32> {
+pub(crate) fn one_magnitude(values: &[f32]) -> Option<f32> {
     let mut magnitudes = values.iter().map(|value| value.abs()).filter(|&value| value != 0.0);
     let first = magnitudes.next().unwrap_or(0.0);
     magnitudes.all(|value| value.to_bits() == first.to_bits()).then_some(first)

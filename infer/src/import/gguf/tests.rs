@@ -4,8 +4,8 @@ use tern_format::config::{ActivationQuantizer, Architecture, HiddenAct, Norm};
 use tern_format::tokenizer::Tokenizer;
 
 use super::*;
-use crate::import::huggingface;
 use crate::import::tests::directory;
+use crate::import::{Latent, huggingface};
 
 /// A GGUF file in the making: keys with kind and value, tensors with sides (innermost first), type and blocks.
 #[derive(Clone, Default)]
@@ -241,7 +241,7 @@ fn tq2_0(trits: &[i8], scales: &[f32]) -> Vec<u8> {
 }
 
 fn golden(name: &str) -> PackedModel {
-    huggingface(directory(name, |_| ()).path()).unwrap()
+    huggingface(directory(name, |_| ()).path(), Latent::Ternarize).unwrap()
 }
 
 /// What an import and a golden must have in common: the tensors to the bit, and the parts that a file can say.
