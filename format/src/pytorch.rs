@@ -103,6 +103,8 @@ impl Tensor {
     }
 }
 
+type Archive<'a> = ZipArchive<Cursor<&'a [u8]>>;
+
 /// Where a checkpoint of a training script keeps its tensors.
 const CONTAINERS: [&str; 3] = ["model", "state_dict", "model_state_dict"];
 
@@ -151,7 +153,7 @@ pub fn list(bytes: &[u8]) -> Result<BTreeMap<String, (ElementType, Vec<usize>)>>
 }
 
 /// The archive, the directory in it that everything is in, and the pickle.
-fn open(bytes: &[u8]) -> Result<(ZipArchive<Cursor<&[u8]>>, String, Vec<u8>)> {
+fn open(bytes: &[u8]) -> Result<(Archive<'_>, String, Vec<u8>)> {
     if !recognize(bytes) {
         let rule = "must be a ZIP archive, as `torch.save` writes since PyTorch 1.6: load and save it again there";
         return Err(Error::Rule { rule: rule.into() });
@@ -194,7 +196,7 @@ fn described(program: &[u8]) -> Result<BTreeMap<String, pickle::Tensor<'_>>> {
 }
 
 /// The bytes of a file in the archive, stored as they are: a compressed one could unpack to anything.
-fn read(archive: &mut ZipArchive<Cursor<&[u8]>>, most: u64, name: &str) -> Result<Vec<u8>> {
+fn read(archive: &mut Archive<'_>, most: u64, name: &str) -> Result<Vec<u8>> {
     let mut file = archive.by_name(name).map_err(archive_error)?;
     if file.compression() != CompressionMethod::Stored {
         let rule = format!("{} must be stored in the archive, is compressed", quoted(name));

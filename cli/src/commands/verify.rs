@@ -207,7 +207,7 @@ fn overview(report: &Report) -> String {
     ));
     if let Some(bits) = report.bits_per_ternary_weight {
         text.push_str(&format!(
-            "; {bits:.3} a ternary weight, encoding {}",
+            "; {bits:.3} a ternary weight, in {}",
             report.encoding.name()
         ));
     }

@@ -142,7 +142,7 @@ impl<'a> Dict<'a> {
                 .keys()
                 .any(|name| name.strip_prefix(blocks).is_some_and(|r| r.starts_with(".0.")))
         };
-        let blocks = BLOCKS.into_iter().find(|blocks| has(&blocks)).ok_or_else(|| Error::Rule {
+        let blocks = BLOCKS.into_iter().find(|blocks| has(blocks)).ok_or_else(|| Error::Rule {
             rule: "the names are of no model known here: it has no `blocks.0.…`, `layers.0.…` or `h.0.…`".into(),
         })?;
         Ok(Self { tensors, blocks, used: BTreeSet::new() })
@@ -213,7 +213,7 @@ impl<'a> Dict<'a> {
         };
         let (query, _) = self.sides(&layer("self_attn.q_proj"))?;
         let (key, _) = self.sides(&layer("self_attn.k_proj"))?;
-        let head_dim = if heads == 0 { preset.head_dim } else { query / heads };
+        let head_dim = query.checked_div(heads).unwrap_or(preset.head_dim);
         let prefix = format!("{}.", self.blocks);
         let layers = self.tensors.keys().filter_map(|name| {
             name.strip_prefix(&prefix)?.split_once('.')?.0.parse::<usize>().ok()
@@ -268,7 +268,7 @@ impl<'a> Dict<'a> {
                 ElementType::BF16 => FloatType::BF16,
                 _ => FloatType::F32,
             };
-            Ok(FloatTensor::new(shape.to_vec(), float_type, values))
+            Ok(FloatTensor::new(shape.to_vec(), float_type, &values))
         };
         let float = float().map_err(|error| error.in_tensor(name))?;
         if latent == Latent::Keep || !config.is_ternary_matrix(ours) {
