@@ -7,16 +7,19 @@ mod commands;
 mod help;
 #[cfg(feature = "train")]
 mod history;
+mod interrupt;
 mod logging;
 #[cfg(feature = "train")]
 mod overwrite;
+mod sampling;
+mod stream;
 mod terminal;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use commands::{bench, completions, data, devices, generate, import, man, verify};
+use commands::{bench, chat, completions, data, devices, generate, import, man, verify};
 #[cfg(feature = "train")]
 use commands::{config, export, plot, quickstart, report, sweep, train};
 use terminal::Terminal;
@@ -92,6 +95,7 @@ enum Command {
     Plot(plot::Arguments),
     Verify(verify::Arguments),
     Generate(generate::Arguments),
+    Chat(chat::Arguments),
     Bench(bench::Arguments),
     Import(import::Arguments),
     Devices(devices::Arguments),
@@ -155,6 +159,7 @@ fn run(command: &Command, terminal: &Terminal) -> anyhow::Result<Ending> {
         Command::Plot(arguments) => plot::run(arguments, terminal),
         Command::Verify(arguments) => verify::run(arguments, terminal),
         Command::Generate(arguments) => generate::run(arguments, terminal),
+        Command::Chat(arguments) => chat::run(arguments, terminal),
         Command::Bench(arguments) => bench::run(arguments, terminal),
         Command::Import(arguments) => import::run(arguments, terminal),
         Command::Devices(arguments) => devices::run(arguments, terminal),
