@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub(crate) mod bench;
+pub(crate) mod chat;
 pub(crate) mod completions;
 #[cfg(feature = "train")]
 pub(crate) mod config;

@@ -7,7 +7,7 @@ use clap::builder::StyledStr;
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Start here", &["quickstart"]),
     ("Make a model", &["data", "config", "train", "sweep", "report", "plot", "export"]),
-    ("Use a model", &["verify", "generate", "bench", "import", "inspect"]),
+    ("Use a model", &["verify", "generate", "chat", "bench", "import", "inspect"]),
     ("This program", &["devices", "completions", "man", "help"]),
 ];
 

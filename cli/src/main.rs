@@ -8,9 +8,12 @@ mod encoding;
 mod help;
 #[cfg(feature = "train")]
 mod history;
+mod interrupt;
 mod logging;
 mod model;
 mod overwrite;
+mod sampling;
+mod stream;
 mod terminal;
 
 use std::process::ExitCode;
@@ -18,7 +21,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use commands::{
-    bench, completions, data, devices, export, generate, import, inspect, man, verify,
+    bench, chat, completions, data, devices, export, generate, import, inspect, man, verify,
 };
 #[cfg(feature = "train")]
 use commands::{config, plot, quickstart, report, sweep, train};
@@ -94,6 +97,7 @@ enum Command {
     Plot(plot::Arguments),
     Verify(verify::Arguments),
     Generate(generate::Arguments),
+    Chat(chat::Arguments),
     Bench(bench::Arguments),
     Import(import::Arguments),
     Inspect(inspect::Arguments),
@@ -157,6 +161,7 @@ fn run(command: &Command, terminal: &Terminal) -> anyhow::Result<Ending> {
         Command::Plot(arguments) => plot::run(arguments, terminal),
         Command::Verify(arguments) => verify::run(arguments, terminal),
         Command::Generate(arguments) => generate::run(arguments, terminal),
+        Command::Chat(arguments) => chat::run(arguments, terminal),
         Command::Bench(arguments) => bench::run(arguments, terminal),
         Command::Import(arguments) => import::run(arguments, terminal),
         Command::Inspect(arguments) => inspect::run(arguments, terminal),

@@ -171,12 +171,12 @@ impl Store {
     /// The weights of a directory, and the path that errors name: that of the file, where there is one.
     fn open(directory: &Path) -> Result<(PathBuf, Self)> {
         let files = weight_files(directory)?;
-        if let [file] = &files[..] {
-            if file.extension().is_some_and(|extension| extension == "bin") {
-                let map = map(file)?;
-                let tensors = pytorch::parse(&map).map_err(in_file(file))?;
-                return Ok((file.clone(), Self::PyTorch(tensors)));
-            }
+        if let [file] = &files[..]
+            && file.extension().is_some_and(|extension| extension == "bin")
+        {
+            let map = map(file)?;
+            let tensors = pytorch::parse(&map).map_err(in_file(file))?;
+            return Ok((file.clone(), Self::PyTorch(tensors)));
         }
         let named = if let [file] = &files[..] { file } else { directory };
         let named = named.to_owned();

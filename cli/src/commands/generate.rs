@@ -1,57 +1,47 @@
 //! `tern generate`
 
-use std::io::{IsTerminal, Write};
+use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use tern_format::harmless::{LAYOUT, replaced};
-use tern_infer::Model;
-use tern_infer::generate::{Generator, Options, Output, StopReason};
+use tern_format::regular_file::read_small_text;
+use tern_infer::generate::{Generator, Options, Output};
+use tern_infer::linear::Engine;
 
 use crate::Ending;
 use crate::commands::verify::packed_file;
-use crate::terminal::{STANDARD_OUTPUT, Terminal, thousands};
+use crate::model::ModelOptions;
+use crate::sampling;
+use crate::stream::Stream;
+use crate::terminal::Terminal;
+
+/// The longest prompt that is read, in bytes: more than any context holds.
+const MOST_PROMPT_BYTES: u64 = 64 << 20;
 
 /// Write text with a packed model.
 ///
-/// What is not set here is as the file says. The text comes as it is written; Ctrl-C ends it.
+/// What is not set here is as the file says. The text comes as it is written; Ctrl-C ends it. Of a prompt from a file or from
+/// standard input the last newline is left out.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   tern generate runs/quickstart/model.safetensors
   tern generate runs/quickstart/model.safetensors \"Once upon a time\" --seed 3
-  tern generate model.safetensors --temperature 0 --max-tokens 50 --stop \"The end\"")]
+  tern generate model.safetensors --temperature 0 --max-tokens 50 --stop \"The end\"
+  head -3 story.txt | tern generate model.safetensors - --timings")]
 pub(crate) struct Arguments {
     /// The packed model, or the directory of a run that has one.
     file: PathBuf,
-    /// The text to go on from [default: the file's].
+    /// The text to go on from; - reads standard input [default: the file's].
     prompt: Option<String>,
-    /// The same seed writes the same text.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
-    /// Most tokens to write [default: the file's].
-    #[arg(long, value_name = "N")]
-    max_tokens: Option<usize>,
-    /// 0 takes the likeliest token, 1 draws as the model says, more is wilder [default: the file's].
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
-    temperature: Option<f32>,
-    /// Draw from this many of the likeliest tokens; 0 from all [default: the file's].
-    #[arg(long, value_name = "N")]
-    top_k: Option<usize>,
-    /// Draw from the likeliest tokens that together have this probability; 1 from all [default: the file's].
-    #[arg(long, value_name = "SHARE")]
-    top_p: Option<f32>,
-    /// Draw from tokens with at least this share of the likeliest one's probability; 0 from all [default: the
-    /// file's].
-    #[arg(long, value_name = "SHARE")]
-    min_p: Option<f32>,
-    /// Above 1, tokens that were there become less likely [default: the file's].
-    #[arg(long, value_name = "NUMBER")]
-    repetition_penalty: Option<f32>,
-    /// Stop before this text; may be given several times.
-    #[arg(long, value_name = "TEXT")]
-    stop: Vec<String>,
+    /// Read the text to go on from from this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    prompt_file: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    sampling: sampling::Arguments,
 }
 
 /// What `--json` prints.
@@ -66,22 +56,13 @@ struct Report<'a> {
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
     let file = packed_file(&arguments.file)?;
-    let model = Model::open(&file)?;
+    let model = arguments.model.open(&file, Engine::detect()?, terminal)?;
     let generator = Generator::new(&model).with_context(|| file.display().to_string())?;
     tracing::debug!(file = %file.display(), "opened");
     let defaults = &model.metadata().generation;
-    let prompt = arguments.prompt.as_ref().unwrap_or(&defaults.prompt);
-    let mut options = Options::from(defaults);
-    options.stop.clone_from(&arguments.stop);
-    options.max_tokens = arguments.max_tokens.unwrap_or(options.max_tokens);
-    let sampling = &mut options.sampling;
-    sampling.seed = arguments.seed;
-    sampling.temperature = arguments.temperature.unwrap_or(sampling.temperature);
-    sampling.top_k = arguments.top_k.unwrap_or(sampling.top_k);
-    sampling.top_p = arguments.top_p.unwrap_or(sampling.top_p);
-    sampling.min_p = arguments.min_p.unwrap_or(sampling.min_p);
-    sampling.repetition_penalty =
-        arguments.repetition_penalty.unwrap_or(sampling.repetition_penalty);
+    let given = prompt(arguments)?;
+    let prompt = given.as_ref().unwrap_or(&defaults.prompt);
+    let options = arguments.sampling.options(defaults);
 
     if terminal.json {
         let output = generator.generate(prompt, &options, |_| ControlFlow::Continue(()))?;
@@ -95,51 +76,51 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         return Ok(Ending::Done);
     }
     let output = stream(&generator, prompt, &options)?;
-    terminal.detail(&format!(
-        "{} tokens, then {}; prompt {} tokens; decode {} tok/s",
-        output.ids.len(),
-        ended(&output.stop_reason),
-        output.prompt_tokens,
-        thousands(output.decode_tokens_per_second() as u64)
-    ));
+    let timings = sampling::timings(&output);
+    if arguments.sampling.timings {
+        terminal.say(&timings);
+    } else {
+        terminal.detail(&timings);
+    }
     Ok(Ending::Done)
 }
 
-/// Why the text ended.
-fn ended(reason: &StopReason) -> String {
-    match reason {
-        StopReason::Eos => "the model ended the text".into(),
-        StopReason::StopString(text) => format!("the stop text {text:?} came"),
-        StopReason::MaxTokens => "the most tokens were written".into(),
-        StopReason::ContextFull => "the model's context was full".into(),
-        StopReason::Cancelled => "it was cancelled".into(),
+/// The prompt that was given, if any.
+fn prompt(arguments: &Arguments) -> Result<Option<String>> {
+    let mut text = match (&arguments.prompt_file, arguments.prompt.as_deref()) {
+        (Some(path), _) => read_small_text(path, MOST_PROMPT_BYTES)?,
+        (None, Some("-")) => {
+            let mut bytes = Vec::new();
+            let mut limited = std::io::stdin().lock().take(MOST_PROMPT_BYTES + 1);
+            limited.read_to_end(&mut bytes).context("standard input")?;
+            if bytes.len() as u64 > MOST_PROMPT_BYTES {
+                bail!("standard input: must have at most {MOST_PROMPT_BYTES} bytes, has more");
+            }
+            String::from_utf8(bytes).context("standard input")?
+        }
+        (None, prompt) => return Ok(prompt.map(Into::into)),
+    };
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
     }
+    Ok(Some(text))
 }
 
 /// Writes prompt and text to standard output piece by piece, as they come; nothing if prompt or options are refused.
 fn stream(generator: &Generator<'_>, prompt: &str, options: &Options) -> Result<Output> {
-    let mut out = std::io::stdout().lock();
-    // A model may write any byte; on a terminal some of them are commands.
-    let terminal = out.is_terminal();
-    let shown = |piece: &str| {
-        if terminal { replaced(piece, &LAYOUT) } else { piece.to_owned() }
-    };
+    let mut out = Stream::new();
     let mut unshown = Some(prompt);
-    let mut failed = None;
     let output = generator.generate(prompt, options, |piece| {
-        let text = unshown.take().unwrap_or_default().to_owned() + &shown(piece);
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
+        if let Some(prompt) = unshown.take() {
+            out.write(prompt)?;
         }
+        out.write(piece)
     })?;
-    if let Some(error) = failed {
-        return Err(error).context(STANDARD_OUTPUT);
-    }
-    let text = format!("{}\n", unshown.unwrap_or_default());
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context(STANDARD_OUTPUT)?;
+    // A failure is kept and told by `finish`.
+    let _ = out.write(&format!("{}\n", unshown.unwrap_or_default()));
+    out.finish()?;
     Ok(output)
 }

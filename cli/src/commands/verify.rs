@@ -206,10 +206,7 @@ fn overview(report: &Report) -> String {
         report.bits_per_weight
     ));
     if let Some(bits) = report.bits_per_ternary_weight {
-        text.push_str(&format!(
-            "; {bits:.3} a ternary weight, in {}",
-            report.encoding.name()
-        ));
+        text.push_str(&format!("; {bits:.3} a ternary weight, in {}", report.encoding.name()));
     }
     text.push('\n');
     if let Some(trits) = &report.trits {
