@@ -5,7 +5,7 @@ use tern_format::config::{ActivationQuantizer, Architecture, HiddenAct, ModelCon
 use tern_format::huggingface::{Storage, export};
 use tern_format::packed::{FloatTensor, FloatType, PackedModel, Tensor};
 
-use super::huggingface;
+use super::{Latent, huggingface};
 use crate::decoder::Model;
 use crate::reference::{config, packed};
 
@@ -23,7 +23,7 @@ fn even(architecture: Architecture) -> ModelConfig {
 fn returned(model: &PackedModel, storage: Option<Storage>) -> PackedModel {
     let directory = tempfile::tempdir().unwrap();
     export(model, storage).unwrap().write(directory.path()).unwrap();
-    huggingface(directory.path()).unwrap()
+    huggingface(directory.path(), Latent::Ternarize).unwrap()
 }
 
 fn logits(model: &PackedModel) -> Vec<f32> {
