@@ -55,7 +55,7 @@ impl Arguments {
     }
 }
 
-/// How fast prompt and text were, and why the text ended, in a line.
+/// How fast prompt and text were, in a line.
 pub(crate) fn timings(output: &Output) -> String {
     let speed = |tokens_per_second: f64| match tokens_per_second {
         speed if speed < 100.0 => format!("{speed:.1} tok/s"),
@@ -63,19 +63,19 @@ pub(crate) fn timings(output: &Output) -> String {
     };
     let cached = match output.cached_tokens {
         0 => String::new(),
-        cached => format!(" ({} were read before)", thousands(cached as u64)),
+        cached => format!(", {} cached", thousands(cached as u64)),
     };
     format!(
-        "prompt {} tokens{cached}, prefill {}; {} tokens, decode {}; ended because {}",
+        "prompt {} tokens{cached}, prefill {}; {} tokens, decode {}",
         thousands(output.prompt_tokens as u64),
         speed(output.prefill_tokens_per_second()),
         thousands(output.ids.len() as u64),
         speed(output.decode_tokens_per_second()),
-        ended(&output.stop_reason)
     )
 }
 
-fn ended(reason: &StopReason) -> String {
+/// Why the text ended.
+pub(crate) fn ended(reason: &StopReason) -> String {
     match reason {
         StopReason::Eos => "the model ended the text".into(),
         StopReason::StopString(text) => format!("the stop text {text:?} came"),

@@ -334,7 +334,7 @@ mod on_a_terminal {
         let at = terminal.typing(b"hello\r", "\n", at);
         std::thread::sleep(Duration::from_millis(500));
         let at = terminal.typing(b"\x03", "(stopped)", at);
-        let at = terminal.wait_for("it was cancelled", at);
+        let at = terminal.wait_for("decode", at);
         let at = terminal.wait_for("> ", at);
         let at = terminal.typing(b"/reset\r", "(a new conversation)", at);
         let at = terminal.typing(b"\x03", "(Ctrl-C again leaves", at);

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use tern_format::chat_template::{ChatTemplate, Message, Origin, Role, TurnEnds};
 
+use crate::clock;
 use crate::decoder::Model;
 use crate::error::{Error, Result};
 use crate::generate::{Context, Generator, Options, Output, StopReason};
@@ -57,7 +58,7 @@ impl<'a> Conversation<'a> {
             system: None,
             messages: Vec::new(),
             forgotten: 0,
-            began: SystemTime::now(),
+            began: clock::now(),
             answers: 0,
         })
     }

@@ -136,7 +136,8 @@ impl Chat<'_> {
             };
             match done {
                 Ok(Next::Leave) => return Ok(()),
-                Ok(Next::Stay) => {}
+                // Air between turns.
+                Ok(Next::Stay) => self.terminal.out("\n")?,
                 // Whoever is gone is told nothing.
                 Err(error) if crate::terminal::is_broken_pipe(&error) => return Err(error),
                 Err(error) => self.terminal.error(&error),

@@ -76,7 +76,8 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         return Ok(Ending::Done);
     }
     let output = stream(&generator, prompt, &options)?;
-    let timings = sampling::timings(&output);
+    let timings =
+        format!("{}; {}", sampling::timings(&output), sampling::ended(&output.stop_reason));
     if arguments.sampling.timings {
         terminal.say(&timings);
     } else {

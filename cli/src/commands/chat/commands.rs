@@ -13,7 +13,7 @@ use crate::terminal::Terminal;
 const HELP: &str = "\
 /help           this list
 /reset          begin a new conversation; the system prompt stays
-/system TEXT    what the model is told before the conversation; alone it shows it, /system off removes it
+/system TEXT    what the model is told first; without a text shows it, /system off removes it
 /save FILE      write the conversation to a file, as JSON
 /quit           leave, as Ctrl-D does
 A line that ends in \\ goes on in the next; \"\"\" begins and ends a message of several lines.
