@@ -434,7 +434,7 @@ fn a_prompt_is_printed_once_the_options_are_good() {
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
     }
     let output = place.tern(&["generate", "-v", "run/model.safetensors", "--max-tokens", "3"]);
-    assert!(stderr(&output).contains("ended because the most tokens were written"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("; the most tokens were written"), "{}", stderr(&output));
     let text = place.done(&["generate", "run/model.safetensors", "Once", "--max-tokens", "0"]);
     assert_eq!(text, "Once\n");
 }
