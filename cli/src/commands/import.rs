@@ -52,7 +52,7 @@ pub(crate) struct Arguments {
     /// The tokenizer of a PyTorch file, which carries none: a tokenizer.json or a SentencePiece .model.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// A setting of a PyTorch file's architecture, by the keys of [model] in a configuration; may be given several times.
+    /// A setting of a PyTorch file's architecture, by the keys of `model` in a configuration; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, Value)>,
     /// Replace a packed model that is there.
