@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use tern_format::config::{ActivationQuantizer, Architecture, HiddenAct, Norm};
-use tern_format::tokenizer::Tokenizer;
+use tern_format::tokenizer::{Tokenizer, TokenizerSource};
 
 use super::*;
 use crate::import::tests::directory;
@@ -336,7 +336,7 @@ fn wide(scales: impl Fn(usize) -> f32) -> File {
         };
         (name, tensor)
     });
-    let source = tern_format::tokenizer::TokenizerSource::Json(String::new());
+    let source = TokenizerSource::Json(String::new());
     let model = PackedModel { tensors: tensors.collect(), metadata: Metadata::new(config, source) };
     let mut file = written(&model, "llama", Store::F32);
     for (name, _, number, bytes) in &mut file.tensors {
@@ -540,4 +540,64 @@ fn a_vocabulary_of_scores_encodes_by_them() {
     let tokenizer = Tokenizer::from_source(&model.metadata.tokenizer).unwrap();
     assert_eq!(tokenizer.encode("abb a").unwrap(), [6, 5, 3, 4]);
     assert_eq!(model.metadata.bos, Some(1));
+}
+
+/// Widths that every ternary type can hold.
+fn blocks(architecture: Architecture) -> ModelConfig {
+    ModelConfig {
+        vocab_size: 512,
+        hidden_size: 256,
+        intermediate_size: 512,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: if architecture == Architecture::Gpt2 { 4 } else { 2 },
+        head_dim: 64,
+        max_position_embeddings: 300,
+        ..ModelConfig::preset(architecture)
+    }
+}
+
+#[test]
+fn what_goes_out_as_gguf_comes_back() {
+    use BlockType::{F32, I2_S, TQ1_0, TQ2_0};
+    let stock = ModelConfig { hidden_act: HiddenAct::Silu, ..blocks(Architecture::Bitnet) };
+    for (config, types) in [
+        (blocks(Architecture::Bitlm), &[TQ2_0, TQ1_0][..]),
+        (ModelConfig { tie_word_embeddings: false, ..blocks(Architecture::Bitlm) }, &[TQ2_0]),
+        (blocks(Architecture::Gpt2), &[TQ2_0, TQ1_0]),
+        (blocks(Architecture::Llama), &[F32]),
+        (stock, &[TQ2_0, TQ1_0]),
+        (blocks(Architecture::Bitnet), &[I2_S]),
+    ] {
+        let mut model = crate::reference::packed(&config, 3);
+        let json = crate::import::tests::golden("tok_gpt2_bpe/tokenizer.json");
+        model.metadata.tokenizer = TokenizerSource::Json(std::fs::read_to_string(json).unwrap());
+        model.metadata.chat_template = Some("{{ messages }}".into());
+        for &linear in types {
+            let export = tern_format::gguf::export(&model, Some(linear)).unwrap();
+            let mut bytes = Vec::new();
+            export.layout.write_to(&mut bytes).unwrap();
+            let Imported { model: again, notes } = gguf(&bytes).unwrap();
+            assert_eq!(notes, [""; 0]);
+            for (name, tensor) in &model.tensors {
+                assert!(
+                    &again.tensors[name] == tensor,
+                    "{:?} {linear:?}: {name}",
+                    config.architecture
+                );
+            }
+            assert_eq!(again.tensors.len(), model.tensors.len());
+            let (found, expected) = (&again.metadata, &model.metadata);
+            assert_eq!((found.bos, found.eos), (expected.bos, expected.eos));
+            assert_eq!(found.chat_template, expected.chat_template);
+            let [found, expected] = [found, expected].map(|metadata| {
+                metadata
+                    .read_tokenizer()
+                    .unwrap()
+                    .encode("Once upon\na time 12é<|endoftext|>")
+                    .unwrap()
+            });
+            assert_eq!(found, expected);
+        }
+    }
 }
