@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use peak_alloc::PeakAlloc;
 use proptest::collection::vec;
@@ -15,8 +15,12 @@ use tern_infer::import::gguf;
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// Memory is counted for the process, so the tests here take turns.
+/// Memory is counted for the process, so the tests here take turns, each from its first line to its last.
 static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What an import may take whatever the file: buffers, caches and tables of the tokenizers' crates.
 const CONSTANT_BYTES: usize = 4 << 20;
@@ -34,7 +38,6 @@ fn seeds() -> Vec<Vec<u8>> {
 
 /// Imports with the memory counted; whether there is a model.
 fn import(bytes: &[u8]) -> bool {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     MEMORY.reset_peak_usage();
     let before = MEMORY.current_usage();
     let imported = gguf(bytes);
@@ -49,6 +52,7 @@ fn import(bytes: &[u8]) -> bool {
 
 #[test]
 fn every_seed_imports_and_none_of_its_beginnings_does() {
+    let _turn = turn();
     let seeds = seeds();
     assert!(seeds.len() >= 4);
     for seed in seeds {
@@ -127,6 +131,7 @@ proptest! {
         // Most of the structure stands in the header.
         in_header in any::<bool>(),
     ) {
+        let _turn = turn();
         let mut file = seed.get(&seeds()).clone();
         let tail = if in_header { file.split_off(file.len().min(1500)) } else { Vec::new() };
         changes.iter().for_each(|change| change.apply(&mut file));
@@ -165,6 +170,7 @@ fn vocabularies_of_many_or_long_tokens_cost_a_multiple_of_the_file() {
     use tern_format::gguf::tokenizer::TokenizerParts;
     use tern_format::tokenizer::Tokenizer;
     type Token = fn(usize) -> String;
+    let _turn = turn();
     let cases: [(&str, usize, Token, bool); 7] = [
         ("gpt2", 100_000, |id| format!("{id:x}"), true),
         ("gpt2", 3, |id| ["a", "b", "ab"][id].into(), true),
@@ -177,7 +183,6 @@ fn vocabularies_of_many_or_long_tokens_cost_a_multiple_of_the_file() {
     ];
     for (model, count, token, loads) in cases {
         let bytes = vocabulary(model, count, token);
-        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         MEMORY.reset_peak_usage();
         let before = MEMORY.current_usage();
         let read = || {
