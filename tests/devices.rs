@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use tern_format::config::{ActivationQuantizer, Quantizer};
-use tern_model::fused::{self, AttentionShape, RopeTables};
+use tern_model::fused::{self, Activation, AttentionShape, RopeTables};
 use tern_model::parameters::values;
 use tern_tests::training::Training;
 use tern_tests::{device, max_difference};
@@ -75,9 +75,21 @@ fn operations(other: &str) {
         compare("rms_norm", other, &[[rows, d_input], [1, d_input]], |x| {
             fused::rms_norm(x[0].clone(), x[1].clone().reshape([d_input]), 1e-6)
         });
-        compare("swiglu", other, &[[rows, d_input], [rows, d_input]], |x| {
-            fused::swiglu(x[0].clone(), x[1].clone())
+        compare("layer_norm", other, &[[rows, d_output + 2], [2, d_output + 2]], |x| {
+            let row = |row| x[1].clone().narrow(0, row, 1).reshape([d_output + 2]);
+            fused::layer_norm(x[0].clone(), row(0), row(1), 1e-5)
         });
+        compare("add_bias", other, &[[rows, d_input], [1, d_input]], |x| {
+            fused::add_bias(x[0].clone(), x[1].clone().reshape([d_input]))
+        });
+        for f in [Activation::Silu, Activation::Relu2, Activation::Gelu] {
+            compare(&format!("{f:?}"), other, &[[rows, d_input]], |x| {
+                fused::activate(f, x[0].clone())
+            });
+            compare(&format!("{f:?} as a gate"), other, &[[rows, d_input]; 2], |x| {
+                fused::gate(f, x[0].clone(), x[1].clone())
+            });
+        }
         compare("embedding", other, &[[d_output, d_input]], |x| {
             fused::embedding(x[0].clone(), ids(rows, d_output, &x[0].device()))
         });
@@ -92,9 +104,11 @@ fn operations(other: &str) {
             let rope = RopeTables::new(100, head_dim, 1e4);
             let shapes =
                 [heads, key_value_heads, key_value_heads].map(|heads| [2 * seq, heads * head_dim]);
-            compare(&format!("attention {shape:?}"), other, &shapes, |x| {
-                fused::causal_attention(x[0].clone(), x[1].clone(), x[2].clone(), shape, &rope)
-            });
+            for rope in [Some(&rope), None] {
+                compare(&format!("attention {shape:?}"), other, &shapes, |x| {
+                    fused::causal_attention(x[0].clone(), x[1].clone(), x[2].clone(), shape, rope)
+                });
+            }
         }
     }
 }

@@ -56,6 +56,10 @@ pub enum Quantizer {
     B158,
     /// `k = 1 / (max(mean|w|, 1e-5) + 1e-5)` (bitnet-gpt2-1.58bit).
     Seed1,
+    /// `k = 1 / (mean|w| + 1e-8)`, and in training gradients through the scales of both sides, none through the clamp
+    /// (MiniLM, github.com/0sparsh2/MiniLM).
+    #[serde(rename = "minilm")]
+    MiniLm,
 }
 
 impl Quantizer {
@@ -64,6 +68,7 @@ impl Quantizer {
         match self {
             Self::None | Self::B158 => 0.0,
             Self::Seed1 => 1e-5,
+            Self::MiniLm => 1e-8,
         }
     }
 }
@@ -185,6 +190,9 @@ pub struct ModelConfig {
     pub quantizer: Quantizer,
     /// How those layers quantize their inputs.
     pub activation_quantizer: ActivationQuantizer,
+    /// Whether queries, keys and values are one matrix to the quantizer, with one scale, as GPT-2's `c_attn` is.
+    #[serde(default)]
+    pub fused_qkv: bool,
     /// Whether the head is the embedding.
     pub tie_word_embeddings: bool,
     /// Whether the head is a ternary layer like those of the blocks; a tied one has the embedding's latent weights, and
@@ -224,6 +232,7 @@ impl ModelConfig {
             mlp_bias: false,
             quantizer: Quantizer::B158,
             activation_quantizer: ActivationQuantizer::None,
+            fused_qkv: false,
             tie_word_embeddings: true,
             ternary_head: false,
             initializer_range: 0.02,
@@ -262,6 +271,7 @@ impl ModelConfig {
                 attention_bias: true,
                 mlp_bias: true,
                 quantizer: Quantizer::Seed1,
+                fused_qkv: true,
                 ..bitlm
             },
             Architecture::Bitnet => Self {
@@ -318,22 +328,20 @@ impl ModelConfig {
         ]
     }
 
-    /// The linear layers of the feed-forward part of one block, in the order of the forward pass; the first is absent
-    /// without a gate.
-    pub fn mlp_linears(&self) -> Vec<LinearShape> {
+    /// The linear layers of the feed-forward part of one block: the gate, where there is one, then up and down.
+    pub fn mlp_linears(&self) -> (Option<LinearShape>, [LinearShape; 2]) {
         let linear =
             |name, d_output, d_input| LinearShape { name, d_output, d_input, bias: self.mlp_bias };
         let gate = linear("mlp.gate_proj", self.intermediate_size, self.hidden_size);
-        let rest = [
-            linear("mlp.up_proj", self.intermediate_size, self.hidden_size),
-            linear("mlp.down_proj", self.hidden_size, self.intermediate_size),
-        ];
-        self.mlp_gate.then_some(gate).into_iter().chain(rest).collect()
+        let up = linear("mlp.up_proj", self.intermediate_size, self.hidden_size);
+        let down = linear("mlp.down_proj", self.hidden_size, self.intermediate_size);
+        (self.mlp_gate.then_some(gate), [up, down])
     }
 
     /// All linear layers of one block, in the order of the forward pass.
     pub fn block_linears(&self) -> Vec<LinearShape> {
-        self.attention_linears().into_iter().chain(self.mlp_linears()).collect()
+        let (gate, rest) = self.mlp_linears();
+        self.attention_linears().into_iter().chain(gate).chain(rest).collect()
     }
 
     /// Whether a tensor is a linear layer of a block, which a quantizer makes ternary.
@@ -389,12 +397,12 @@ impl ModelConfig {
             }
             all.extend(linear(o));
             all.extend(norm(name("post_attention_layernorm"), self.norm));
-            for part in self.mlp_linears() {
-                if self.sub_norm && part.name == "mlp.down_proj" {
-                    all.push(gain("mlp.ffn_sub_norm", self.intermediate_size));
-                }
-                all.extend(linear(part));
+            let (gate, [up, down]) = self.mlp_linears();
+            all.extend(gate.into_iter().chain([up]).flat_map(linear));
+            if self.sub_norm {
+                all.push(gain("mlp.ffn_sub_norm", self.intermediate_size));
             }
+            all.extend(linear(down));
         }
         all.extend(norm("model.norm".into(), self.final_norm));
         if self.has_head() {

@@ -347,12 +347,12 @@ impl Tensors<'_> {
             self.linear(&name, &[o])?,
             config,
         );
-        let parts = config.mlp_linears();
-        let (gate_up, down) = parts.split_at(parts.len() - 1);
+        let (gate, [up, down]) = config.mlp_linears();
+        let gate_up: Vec<LinearShape> = gate.into_iter().chain([up]).collect();
         let mlp = Mlp::new(
-            self.linear(&name, gate_up)?,
+            self.linear(&name, &gate_up)?,
             self.extra_norm(config.sub_norm, &part("mlp.ffn_sub_norm"))?,
-            self.linear(&name, down)?,
+            self.linear(&name, &[down])?,
             config,
         );
         Ok(Block {

@@ -54,10 +54,12 @@ fn relu2(x: f32) -> f32 {
     positive * positive
 }
 
+/// `2 sqrt(2 / pi)`.
+pub(crate) const TWO_ROOTS: f32 = 1.595_769;
+
 /// `(1 + tanh(u)) / 2` is the sigmoid of `2 u`.
 #[inline(always)]
 fn gelu(x: f32) -> f32 {
-    const TWO_ROOTS: f32 = 1.595_769;
     x * sigmoid(TWO_ROOTS * (x + 0.044_715 * x * x * x))
 }
 

@@ -34,16 +34,22 @@ pub fn layer_norm(x: &[f32], gain: &[f32], bias: &[f32], eps: f32, out: &mut [f3
 
 simd! {
     fn center<'a>(x: &'a [f32], gain: &'a [f32], bias: &'a [f32], eps: f32, out: &'a mut [f32]) {
-        let hidden = gain.len() as f32;
         for (x, out) in x.chunks_exact(gain.len()).zip(out.chunks_exact_mut(gain.len())) {
-            let mean = sum([x], |[x]| x) / hidden;
-            let variance = sum([x], |[x]| (x - mean) * (x - mean)) / hidden;
-            let r = 1.0 / (variance + eps).sqrt();
+            let (mean, r) = moments(x, eps);
             for (((out, x), gain), bias) in out.iter_mut().zip(x).zip(gain).zip(bias) {
                 *out = (x - mean) * r * gain + bias;
             }
         }
     }
+}
+
+/// The mean, and one over the root of the variance and `eps`.
+#[inline(always)]
+pub(crate) fn moments(x: &[f32], eps: f32) -> (f32, f32) {
+    let hidden = x.len() as f32;
+    let mean = sum([x], |[x]| x) / hidden;
+    let variance = sum([x], |[x]| (x - mean) * (x - mean)) / hidden;
+    (mean, 1.0 / (variance + eps).sqrt())
 }
 
 /// `1 / rms(x)`.

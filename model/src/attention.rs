@@ -1,14 +1,17 @@
-//! Causal self-attention with rotary positions and grouped key and value heads.
+//! Causal self-attention with grouped key and value heads.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use tern_format::config::{AttentionInitializer, ModelConfig};
+use tern_format::config::{AttentionInitializer, ModelConfig, Norm as Kind};
 
 use crate::bit_linear::BitLinear;
 use crate::fused::{self, AttentionShape, RopeTables};
+use crate::norm::Norm;
 use crate::parameters::{Init, values};
 
-/// `softmax(rope(q) rope(k)^T / sqrt(head_dim)) v`, causal (arXiv:1706.03762, arXiv:2104.09864, arXiv:2305.13245).
+/// `o(norm(softmax(rope(q) rope(k)^T / sqrt(head_dim)) v))`, causal (arXiv:1706.03762, arXiv:2104.09864, arXiv:2305.13245). The
+/// norm is BitNet's sub-norm (arXiv:2504.12285), where the model has one; queries and keys are normalized head by head
+/// (arXiv:2010.04245) and rotated where it does so.
 #[derive(Module, Debug)]
 pub struct Attention {
     /// `[heads * head_dim, hidden]`
@@ -17,6 +20,12 @@ pub struct Attention {
     pub k_proj: BitLinear,
     /// `[key_value_heads * head_dim, hidden]`
     pub v_proj: BitLinear,
+    /// Over the channels of a query head.
+    pub q_norm: Option<Norm>,
+    /// Over the channels of a key head.
+    pub k_norm: Option<Norm>,
+    /// Over the channels of all heads.
+    pub attn_sub_norm: Option<Norm>,
     /// `[hidden, heads * head_dim]`
     pub o_proj: BitLinear,
     #[module(skip)]
@@ -26,23 +35,35 @@ pub struct Attention {
     #[module(skip)]
     head_dim: usize,
     #[module(skip)]
-    rope: RopeTables,
+    fused_qkv: bool,
+    #[module(skip)]
+    rope: Option<RopeTables>,
 }
 
 impl Attention {
     /// Fresh weights; `rope` holds the model's longest sequence and is shared by its layers.
-    pub fn init(config: &ModelConfig, rope: &RopeTables, init: &mut Init, device: &Device) -> Self {
-        let query = config.num_attention_heads * config.head_dim;
-        let key_value = config.num_key_value_heads * config.head_dim;
+    pub fn init(
+        config: &ModelConfig,
+        rope: Option<&RopeTables>,
+        init: &mut Init,
+        device: &Device,
+    ) -> Self {
+        let [q, k, v, o] = config.attention_linears();
+        let mut linear = |shape| BitLinear::init(config, shape, init, device);
+        let norm = |there: bool, width| there.then(|| Norm::init(Kind::Rms, width, config, device));
         let mut attention = Self {
-            q_proj: BitLinear::init(config, [query, config.hidden_size], init, device),
-            k_proj: BitLinear::init(config, [key_value, config.hidden_size], init, device),
-            v_proj: BitLinear::init(config, [key_value, config.hidden_size], init, device),
-            o_proj: BitLinear::init(config, [config.hidden_size, query], init, device),
+            q_proj: linear(q),
+            k_proj: linear(k),
+            v_proj: linear(v),
+            q_norm: norm(config.qk_norm, config.head_dim),
+            k_norm: norm(config.qk_norm, config.head_dim),
+            attn_sub_norm: norm(config.sub_norm, o.d_input),
+            o_proj: linear(o),
             heads: config.num_attention_heads,
             key_value_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
-            rope: rope.clone(),
+            fused_qkv: config.fused_qkv,
+            rope: rope.cloned(),
         };
         if config.attention_initializer == AttentionInitializer::Copy {
             attention.o_proj.weight = attention.transposed_values(device);
@@ -73,9 +94,15 @@ impl Attention {
     /// - `x`: `[batch * seq, hidden]`
     /// - returns `[batch * seq, hidden]`
     pub fn forward(&self, x: Tensor<2>, [batch, seq]: [usize; 2]) -> Tensor<2> {
-        let q = self.q_proj.forward(x.clone()); // [batch * seq, heads * head_dim]
-        let k = self.k_proj.forward(x.clone()); // [batch * seq, key_value_heads * head_dim]
-        let v = self.v_proj.forward(x); // [batch * seq, key_value_heads * head_dim]
+        // [batch * seq, heads * head_dim], and twice [batch * seq, key_value_heads * head_dim]
+        let layers = [&self.q_proj, &self.k_proj, &self.v_proj];
+        let [q, k, v] = if self.fused_qkv {
+            BitLinear::forward_as_one(layers, x)
+        } else {
+            layers.map(|layer| layer.forward(x.clone()))
+        };
+        let q = self.normalize_heads(self.q_norm.as_ref(), q);
+        let k = self.normalize_heads(self.k_norm.as_ref(), k);
         let shape = AttentionShape {
             batch,
             seq,
@@ -83,7 +110,23 @@ impl Attention {
             key_value_heads: self.key_value_heads,
             head_dim: self.head_dim,
         };
-        self.o_proj.forward(fused::causal_attention(q, k, v, shape, &self.rope))
+        let mixed = fused::causal_attention(q, k, v, shape, self.rope.as_ref());
+        let mixed = match &self.attn_sub_norm {
+            None => mixed,
+            Some(norm) => norm.forward(mixed),
+        };
+        self.o_proj.forward(mixed)
+    }
+
+    /// # Shapes
+    ///
+    /// - `x`: `[rows, heads * head_dim]`
+    /// - returns the same
+    fn normalize_heads(&self, norm: Option<&Norm>, x: Tensor<2>) -> Tensor<2> {
+        let Some(norm) = norm else { return x };
+        let shape = x.dims();
+        let heads = x.reshape([shape[0] * shape[1] / self.head_dim, self.head_dim]);
+        norm.forward(heads).reshape(shape)
     }
 }
 
@@ -105,7 +148,7 @@ mod tests {
         };
         let device = Device::flex();
         let rope = RopeTables::new(8, 2, 1e4);
-        let attention = Attention::init(&config, &rope, &mut Init::new(1), &device);
+        let attention = Attention::init(&config, Some(&rope), &mut Init::new(1), &device);
         let (v, o) = (values(attention.v_proj.weight.val()), values(attention.o_proj.weight.val()));
         for hidden in 0..6 {
             for head in 0..4 {

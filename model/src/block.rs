@@ -7,26 +7,31 @@ use tern_format::config::ModelConfig;
 use crate::attention::Attention;
 use crate::fused::RopeTables;
 use crate::mlp::Mlp;
+use crate::norm::Norm;
 use crate::parameters::Init;
-use crate::rms_norm::RmsNorm;
 
 /// `x += attention(norm(x)); x += mlp(norm(x))`.
 #[derive(Module, Debug)]
 pub struct Block {
     /// Before attention.
-    pub input_layernorm: RmsNorm,
+    pub input_layernorm: Norm,
     /// Causal self-attention.
     pub self_attn: Attention,
     /// Before the feed-forward block.
-    pub post_attention_layernorm: RmsNorm,
-    /// Gated feed-forward.
+    pub post_attention_layernorm: Norm,
+    /// Feed-forward.
     pub mlp: Mlp,
 }
 
 impl Block {
     /// Fresh weights; `rope` as in [`Attention::init`].
-    pub fn init(config: &ModelConfig, rope: &RopeTables, init: &mut Init, device: &Device) -> Self {
-        let norm = || RmsNorm::init(config.hidden_size, config.rms_norm_eps, device);
+    pub fn init(
+        config: &ModelConfig,
+        rope: Option<&RopeTables>,
+        init: &mut Init,
+        device: &Device,
+    ) -> Self {
+        let norm = || Norm::init(config.norm, config.hidden_size, config, device);
         Self {
             input_layernorm: norm(),
             self_attn: Attention::init(config, rope, init, device),

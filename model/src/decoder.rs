@@ -2,23 +2,26 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
-use tern_format::config::ModelConfig;
+use tern_format::config::{ModelConfig, Position};
 
+use crate::bit_linear::Quantizers;
 use crate::block::Block;
 use crate::embedding::Embedding;
 use crate::fused::{self, RopeTables};
+use crate::norm::Norm;
 use crate::parameters::Init;
-use crate::rms_norm::RmsNorm;
 
 /// Embedding, blocks and final norm; named as in Hugging Face's LLaMA.
 #[derive(Module, Debug)]
 pub struct Trunk {
     /// `[vocab, hidden]`
     pub embed_tokens: Embedding,
+    /// `[max_position_embeddings, hidden]`, where positions are learned.
+    pub embed_positions: Option<Embedding>,
     /// The blocks, first to last.
     pub layers: Vec<Block>,
     /// The final norm.
-    pub norm: RmsNorm,
+    pub norm: Norm,
 }
 
 /// A causal language model.
@@ -28,23 +31,32 @@ pub struct Decoder {
     pub model: Trunk,
     /// The head, unless it is the embedding.
     pub lm_head: Option<Embedding>,
+    #[module(skip)]
+    head: Quantizers,
 }
 
 impl Decoder {
-    /// Fresh weights: matrices and embeddings normally distributed, gains 1; a pure function of `seed`.
+    /// Fresh weights: matrices and embeddings normally distributed, gains 1, biases 0; a pure function of `seed`.
     pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Self {
         let init = &mut Init::new(seed);
+        let positions = config.max_position_embeddings;
+        let is_rotary = config.position == Position::Rope;
         let rope =
-            RopeTables::new(config.max_position_embeddings, config.head_dim, config.rope_theta);
+            is_rotary.then(|| RopeTables::new(positions, config.head_dim, config.rope_theta));
+        let hidden = config.hidden_size;
         Self {
             model: Trunk {
-                embed_tokens: Embedding::init(config, init, device),
+                embed_tokens: Embedding::init(config.vocab_size, config, init, device),
+                embed_positions: (!is_rotary)
+                    .then(|| Embedding::init(positions, config, init, device)),
                 layers: (0..config.num_hidden_layers)
-                    .map(|_| Block::init(config, &rope, init, device))
+                    .map(|_| Block::init(config, rope.as_ref(), init, device))
                     .collect(),
-                norm: RmsNorm::init(config.hidden_size, config.rms_norm_eps, device),
+                norm: Norm::init(config.final_norm, hidden, config, device),
             },
-            lm_head: (!config.tie_word_embeddings).then(|| Embedding::init(config, init, device)),
+            lm_head: (!config.tie_word_embeddings)
+                .then(|| Embedding::init(config.vocab_size, config, init, device)),
+            head: if config.ternary_head { Quantizers::new(config) } else { Quantizers::NONE },
         }
     }
 
@@ -54,12 +66,17 @@ impl Decoder {
     /// - returns logits `[batch * seq, vocab]`
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<2> {
         let shape = ids.dims();
-        let mut x = self.model.embed_tokens.forward(ids.flatten(0, 1));
+        let [batch, seq] = shape;
+        let mut x = self.model.embed_tokens.forward(ids.clone().flatten(0, 1));
+        if let Some(positions) = &self.model.embed_positions {
+            let places = Tensor::<1, Int>::arange(0..seq as i64, &ids.device());
+            x = x + positions.forward(places.repeat_dim(0, batch));
+        }
         for block in &self.model.layers {
             x = block.forward(x, shape);
         }
-        let x = self.model.norm.forward(x);
-        self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens).logits(x)
+        let head = self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens);
+        self.head.product(self.model.norm.forward(x), head.weight.val())
     }
 
     /// Mean cross-entropy of the next tokens, nats per token.

@@ -1,4 +1,4 @@
-//! Token embedding, and the head that may share its matrix.
+//! Rows of a float matrix, looked up by number: tokens and learned positions.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
@@ -7,37 +7,25 @@ use tern_format::config::ModelConfig;
 use crate::fused;
 use crate::parameters::Init;
 
-/// A float matrix with one row a token.
+/// A float matrix with one row a token or a position.
 #[derive(Module, Debug)]
 pub struct Embedding {
-    /// `[vocab, hidden]`
+    /// `[rows, hidden]`
     pub weight: Param<Tensor<2>>,
 }
 
 impl Embedding {
     /// Normally distributed rows.
-    pub fn init(config: &ModelConfig, init: &mut Init, device: &Device) -> Self {
-        let shape = [config.vocab_size, config.hidden_size];
+    pub fn init(rows: usize, config: &ModelConfig, init: &mut Init, device: &Device) -> Self {
+        let shape = [rows, config.hidden_size];
         Self { weight: init.normal(shape, config.initializer_range, device) }
     }
 
-    /// Looks up the rows of tokens.
-    ///
     /// # Shapes
     ///
-    /// - `ids`: `[rows]`
-    /// - returns `[rows, hidden]`
+    /// - `ids`: `[tokens]`, each below `rows`
+    /// - returns `[tokens, hidden]`
     pub fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
         fused::embedding(self.weight.val(), ids)
-    }
-
-    /// Scores every token.
-    ///
-    /// # Shapes
-    ///
-    /// - `x`: `[rows, hidden]`
-    /// - returns logits `[rows, vocab]`
-    pub fn logits(&self, x: Tensor<2>) -> Tensor<2> {
-        fused::linear(x, self.weight.val())
     }
 }

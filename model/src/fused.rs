@@ -4,27 +4,33 @@
 //! and the extension that binds `tern_kernels::train` to Burn's Flex backend and its autodiff. The public function takes
 //! the fused path for f32 tensors on a Flex device and the plain one everywhere else; the tests hold the two together.
 
+mod activation;
 mod adamw;
 mod attention;
+mod bias;
 mod cross_entropy;
 mod embedding;
 mod fake_quantize;
 mod flex;
+mod layer_norm;
 mod linear;
+mod minilm_linear;
 mod quantized_linear;
 mod rms_norm;
-mod swiglu;
 #[cfg(test)]
 mod tests;
 
+pub use activation::{Activation, activate, gate, plain_activate, plain_gate};
 pub use adamw::{AdamW, Moved, adamw, plain_adamw};
 pub use attention::{AttentionShape, RopeTables, causal_attention, plain_causal_attention};
+pub use bias::{add_bias, plain_add_bias};
 pub use cross_entropy::{cross_entropy, plain_cross_entropy};
 pub use embedding::{embedding, plain_embedding};
 pub use fake_quantize::{
     fake_quantize_int8, fake_ternarize, plain_fake_quantize_int8, plain_fake_ternarize,
 };
+pub use layer_norm::{layer_norm, plain_layer_norm};
 pub use linear::{linear, plain_linear};
+pub use minilm_linear::minilm_linear;
 pub use quantized_linear::{plain_quantized_linear, quantized_linear};
 pub use rms_norm::{plain_rms_norm, rms_norm};
-pub use swiglu::{plain_swiglu, swiglu};

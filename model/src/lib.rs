@@ -12,7 +12,7 @@ pub mod device;
 pub mod embedding;
 pub mod fused;
 pub mod mlp;
+pub mod norm;
 pub mod parameters;
-pub mod rms_norm;
 
 pub use decoder::Decoder;

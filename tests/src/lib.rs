@@ -7,6 +7,7 @@
     reason = "a test that cannot read its input must stop, and one that skips must say so"
 )]
 
+pub mod names;
 pub mod training;
 
 use std::collections::BTreeMap;
@@ -75,23 +76,6 @@ pub fn golden(name: &str, file: &str) -> BTreeMap<String, Golden> {
 
 fn decode<const N: usize>(data: &[u8], value: impl Fn([u8; N]) -> f64) -> Vec<f64> {
     data.chunks_exact(N).map(|chunk| value(chunk.try_into().unwrap())).collect()
-}
-
-/// The name that this project gives a tensor of the BitLM goldens.
-pub fn bitlm_name(name: &str) -> String {
-    let part = |part: &str| match part {
-        "attn_norm" => "input_layernorm".to_owned(),
-        "ffn_norm" => "post_attention_layernorm".to_owned(),
-        "q" | "k" | "v" | "o" => format!("self_attn.{part}_proj"),
-        "gate" | "up" | "down" => format!("mlp.{part}_proj"),
-        other => panic!("no part {other} in a BitLM block"),
-    };
-    match name.split('.').collect::<Vec<_>>()[..] {
-        ["embed", "weight"] => "model.embed_tokens.weight".into(),
-        ["norm", "weight"] => "model.norm.weight".into(),
-        ["blocks", layer, name, "weight"] => format!("model.layers.{layer}.{}.weight", part(name)),
-        _ => panic!("no tensor {name} in BitLM"),
-    }
 }
 
 /// The largest difference, as a share of the largest expected magnitude.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tern_datasets::config::DataConfig;
 use tern_format::checksum::sha256;
-use tern_format::config::{HiddenAct, ModelConfig, Norm, Position};
+use tern_format::config::ModelConfig;
 use tern_format::packed::GenerationDefaults;
 use tern_format::regular_file::read_small_text;
 
@@ -208,24 +208,6 @@ impl RunConfig {
         let rule = |holds: bool, key: &str, rule: String| {
             if holds { Ok(()) } else { Err(Error::Key { key: key.into(), rule }) }
         };
-        let model = &self.model;
-        // The engine runs these parts; the decoder of training does not have them yet.
-        for (key, holds, value) in [
-            ("position", model.position == Position::Rope, "\"rope\""),
-            ("norm", model.norm == Norm::Rms, "\"rms\""),
-            ("final_norm", model.final_norm == Norm::Rms, "\"rms\""),
-            ("qk_norm", !model.qk_norm, "false"),
-            ("sub_norm", !model.sub_norm, "false"),
-            ("mlp_gate", model.mlp_gate, "true"),
-            ("hidden_act", model.hidden_act == HiddenAct::Silu, "\"silu\""),
-            ("attention_bias", !model.attention_bias, "false"),
-            ("mlp_bias", !model.mlp_bias, "false"),
-            ("ternary_head", !model.ternary_head, "false"),
-        ] {
-            let words =
-                format!("must be {value} in a model that is trained here: other parts only run");
-            rule(holds, &format!("model.{key}"), words)?;
-        }
         let train = &self.train;
         // The bounds keep every product below inside 64 bits.
         for (key, value, most) in [

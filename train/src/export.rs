@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Device;
 use tern_datasets::batches::ValidationSet;
-use tern_format::config::{ModelConfig, Quantizer};
+use tern_format::config::{EMBEDDING, HEAD, ModelConfig, Quantizer};
 use tern_format::packed::{
     Check, FloatTensor, FloatType, MOST_CHECK_IDS, Metadata, PackedModel, Provenance, Tensor,
     TernaryTensor,
@@ -56,7 +56,7 @@ pub fn project(
         let loss = mean_loss(model, batches, seq_len, device);
         Check { windows, loss }
     });
-    let tensors = pack(&config.model, export(model))?;
+    let tensors = pack(&config.model, latent(model, &config.model))?;
     let metadata = Metadata {
         bos: *bos,
         eos: *eos,
@@ -78,7 +78,19 @@ fn fixed_windows(set: &ValidationSet, seq_len: usize) -> Vec<Vec<u32>> {
         .collect()
 }
 
-/// Projects every linear layer of the blocks and rounds the rest to what a packed model stores.
+/// Every tensor of a model on the host, by name; a ternary head that is tied to the embedding as a copy of that.
+pub fn latent(model: &Decoder, config: &ModelConfig) -> BTreeMap<String, HostTensor> {
+    let mut all = export(model);
+    if config.has_head()
+        && config.tie_word_embeddings
+        && let Some(embedding) = all.get(EMBEDDING).cloned()
+    {
+        all.insert(HEAD.into(), embedding);
+    }
+    all
+}
+
+/// Projects every ternary matrix and rounds the rest to what a packed model stores.
 ///
 /// # Errors
 ///

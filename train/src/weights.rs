@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use tern_format::config::ModelConfig;
 use tern_kernels::ternarize::{collapse_floor, ternarize};
 use tern_model::Decoder;
-use tern_model::parameters::export;
+
+use crate::export::latent;
 
 /// The ternary matrices of a model as they stand, one line of `weights.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,9 +36,9 @@ impl Weights {
             return None;
         }
         let (mut zeros, mut trits_in_all) = (0, 0);
-        let tensors = export(model)
+        let tensors = latent(model, config)
             .into_iter()
-            .filter(|(name, _)| config.is_block_linear(name))
+            .filter(|(name, _)| config.is_ternary_matrix(name))
             .map(|(name, (_, values))| {
                 let (trits, scale) = ternarize(&values, config.quantizer.extra_eps());
                 let zero = trits.iter().filter(|&&trit| trit == 0).count();

@@ -1,6 +1,6 @@
-//! Causal attention with rotary positions, forward and backward, without the matrix of all scores.
+//! Causal attention, with rotary positions where the model has them, forward and backward, without the matrix of all scores.
 //!
-//! One task does one batch entry and one key/value head with all its query heads: it rotates and gathers them into
+//! One task does one batch entry and one key/value head with all its query heads: it gathers and rotates them into
 //! contiguous scratch, then walks tiles of 32 queries against the keys up to the diagonal. A tile's scores stay in
 //! cache; the forward pass keeps only the log-sum-exp of each row, from which the backward pass recomputes the
 //! probabilities (arXiv:2205.14135). Gradients of a shared key/value head are summed inside its task, in order.
@@ -56,17 +56,19 @@ impl AttentionShape {
         self.batch * self.heads * self.seq
     }
 
-    fn check(&self, q: &[f32], k: &[f32], v: &[f32], rope: Rope<'_>) {
-        let table = self.seq * self.head_dim / 2;
+    fn check(&self, q: &[f32], k: &[f32], v: &[f32], rope: Option<Rope<'_>>) {
         assert!(
             self.key_value_heads > 0 && self.heads.is_multiple_of(self.key_value_heads),
             "heads in groups"
         );
-        assert!(self.head_dim.is_multiple_of(2), "rotation needs pairs");
         assert_eq!(q.len(), self.q_len(), "q");
         assert_eq!(k.len(), self.kv_len(), "k");
         assert_eq!(v.len(), self.kv_len(), "v");
-        assert!(rope.cos.len() == table && rope.sin.len() == table, "rotary tables");
+        if let Some(Rope { cos, sin }) = rope {
+            let table = self.seq * self.head_dim / 2;
+            assert!(self.head_dim.is_multiple_of(2), "rotation needs pairs");
+            assert!(cos.len() == table && sin.len() == table, "rotary tables");
+        }
     }
 
     fn scale(&self) -> f32 {
@@ -86,7 +88,7 @@ impl AttentionShape {
 }
 
 /// `softmax(rope(q) rope(k)^T / sqrt(head_dim)) v` over the keys up to each query, rotation half-split (pairs `i` and
-/// `i + head_dim / 2`, arXiv:2104.09864).
+/// `i + head_dim / 2`, arXiv:2104.09864), or none without `rope`.
 ///
 /// # Shapes
 ///
@@ -100,7 +102,7 @@ impl AttentionShape {
 pub fn attention(
     shape: AttentionShape,
     [q, k, v]: [&[f32]; 3],
-    rope: Rope<'_>,
+    rope: Option<Rope<'_>>,
     out: &mut [f32],
     lse: &mut [f32],
 ) {
@@ -174,7 +176,7 @@ pub struct Saved<'a> {
 pub fn attention_backward(
     shape: AttentionShape,
     [q, k, v]: [&[f32]; 3],
-    rope: Rope<'_>,
+    rope: Option<Rope<'_>>,
     saved: Saved<'_>,
     dout: &[f32],
     [dq, dk, dv]: [&mut [f32]; 3],

@@ -10,15 +10,16 @@
 
 mod rotation;
 
+pub mod activation;
 pub mod adamw;
 pub mod attention;
+pub mod bias;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod fake_quantize;
 pub mod gemm;
 pub mod norm;
 pub mod pool;
-pub mod swiglu;
 
 #[cfg(test)]
 mod tests;

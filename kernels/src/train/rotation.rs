@@ -1,4 +1,4 @@
-//! Rotary positions: rows of one head gathered and rotated, and gradients rotated back and scattered.
+//! Rows of one head gathered, and rotated where the model has rotary positions; gradients rotated back and scattered.
 
 use crate::shared::Shared;
 use crate::simd::simd;
@@ -29,7 +29,7 @@ simd! {
     pub(super) fn gather_rotated<'a>(
         x: &'a [f32],
         place: (usize, usize),
-        rope: Rope<'a>,
+        rope: Option<Rope<'a>>,
         head_dim: usize,
         scale: f32,
         rows: &'a mut [f32],
@@ -45,12 +45,18 @@ simd! {
 fn rotate(
     x: &[f32],
     position: usize,
-    rope: Rope<'_>,
+    rope: Option<Rope<'_>>,
     (direction, scale): (f32, f32),
     out: &mut [f32],
 ) {
     /// Loops of a fixed length become vectors however narrow the head.
     const WIDTH: usize = 8;
+    let Some(rope) = rope else {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = x * scale;
+        }
+        return;
+    };
     let half = x.len() / 2;
     let (a, b) = x.split_at(half);
     let (cos, sin) = (&rope.cos[position * half..][..half], &rope.sin[position * half..][..half]);
@@ -90,7 +96,7 @@ pub(super) unsafe fn scatter_rotated_back(
     rows: &[f32],
     head_dim: usize,
     first: usize,
-    rope: Rope<'_>,
+    rope: Option<Rope<'_>>,
     scale: f32,
     out: &Shared<'_, f32>,
     (start, stride): (usize, usize),
@@ -106,7 +112,7 @@ simd! {
     fn rotate_back<'a>(
         row: &'a [f32],
         position: usize,
-        rope: Rope<'a>,
+        rope: Option<Rope<'a>>,
         scale: f32,
         out: &'a mut [f32],
     ) {

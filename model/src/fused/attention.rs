@@ -1,4 +1,4 @@
-//! Causal attention with rotary positions.
+//! Causal attention, with rotary positions where the model has them.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ impl RopeTables {
 }
 
 /// `softmax(rope(q) rope(k)^T / sqrt(head_dim)) v`, each query over the keys up to its own position; rotation half-split
-/// (pairs `i` and `i + head_dim / 2`, arXiv:2104.09864). Each key/value head serves `heads / key_value_heads` query heads in a row.
+/// (pairs `i` and `i + head_dim / 2`, arXiv:2104.09864), or none without `rope`. Each key/value head serves `heads / key_value_heads` query heads in a row.
 ///
 /// # Shapes
 ///
@@ -54,13 +54,13 @@ pub fn causal_attention(
     k: Tensor<2>,
     v: Tensor<2>,
     shape: AttentionShape,
-    rope: &RopeTables,
+    rope: Option<&RopeTables>,
 ) -> Tensor<2> {
     if !fusible(&q) || !fusible(&k) || !fusible(&v) {
         return plain_causal_attention(q, k, v, shape, rope);
     }
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Attention>::fused_attention(q, k, v, shape, rope.clone()))
+    Tensor::from_dispatch(<Dispatch as Attention>::fused_attention(q, k, v, shape, rope.cloned()))
 }
 
 /// [`causal_attention`] composed of Burn's operations.
@@ -72,7 +72,7 @@ pub fn plain_causal_attention(
     k: Tensor<2>,
     v: Tensor<2>,
     shape: AttentionShape,
-    rope: &RopeTables,
+    rope: Option<&RopeTables>,
 ) -> Tensor<2> {
     let AttentionShape { batch, seq, heads, key_value_heads, head_dim } = shape;
     let device = q.device();
@@ -95,7 +95,13 @@ pub fn plain_causal_attention(
 }
 
 /// `x`: `[batch, heads, seq, head_dim]`.
-fn rotate(x: Tensor<4>, shape: AttentionShape, rope: &RopeTables, device: &Device) -> Tensor<4> {
+fn rotate(
+    x: Tensor<4>,
+    shape: AttentionShape,
+    rope: Option<&RopeTables>,
+    device: &Device,
+) -> Tensor<4> {
+    let Some(rope) = rope else { return x };
     let half = shape.head_dim / 2;
     let Rope { cos, sin } = rope.rope(shape);
     let table = |values: &[f32]| {
@@ -115,7 +121,7 @@ trait Attention: Backend {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         shape: AttentionShape,
-        rope: RopeTables,
+        rope: Option<RopeTables>,
     ) -> FloatTensor<Self>;
 }
 
@@ -123,10 +129,11 @@ trait Attention: Backend {
 fn forward(
     [q, k, v]: [&FlexTensor; 3],
     shape: AttentionShape,
-    rope: &RopeTables,
+    rope: Option<&RopeTables>,
 ) -> (FlexTensor, Vec<f32>) {
     let (mut out, mut lse) = (pool::take(shape.q_len()), pool::take(shape.lse_len()));
-    attention(shape, [q, k, v].map(values), rope.rope(shape), &mut out, &mut lse);
+    let rope = rope.map(|tables| tables.rope(shape));
+    attention(shape, [q, k, v].map(values), rope, &mut out, &mut lse);
     (tensor(out, sides(q)), lse)
 }
 
@@ -136,10 +143,10 @@ impl Attention for Flex {
         k: FlexTensor,
         v: FlexTensor,
         shape: AttentionShape,
-        rope: RopeTables,
+        rope: Option<RopeTables>,
     ) -> FlexTensor {
         let [q, k, v] = [q, k, v].map(contiguous);
-        let (out, lse) = forward([&q, &k, &v], shape, &rope);
+        let (out, lse) = forward([&q, &k, &v], shape, rope.as_ref());
         pool::give(lse);
         out
     }
@@ -151,12 +158,12 @@ impl<C: CheckpointStrategy> Attention for Autodiff<Flex, C> {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         shape: AttentionShape,
-        rope: RopeTables,
+        rope: Option<RopeTables>,
     ) -> FloatTensor<Self> {
         let ((q, q_node), (k, k_node), (v, v_node)) =
             (q.into_parts(), k.into_parts(), v.into_parts());
         let inputs = [q, k, v].map(contiguous);
-        let (out, lse) = forward(inputs.each_ref(), shape, &rope);
+        let (out, lse) = forward(inputs.each_ref(), shape, rope.as_ref());
         let prep = AttentionBackward.prepare::<C>([q_node, k_node, v_node]);
         match prep.compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
@@ -178,7 +185,7 @@ struct AttentionState {
     out: FlexTensor,
     lse: Vec<f32>,
     shape: AttentionShape,
-    rope: RopeTables,
+    rope: Option<RopeTables>,
 }
 
 impl Backward<Flex, 3> for AttentionBackward {
@@ -191,7 +198,7 @@ impl Backward<Flex, 3> for AttentionBackward {
         attention_backward(
             shape,
             inputs.each_ref().map(values),
-            rope.rope(shape),
+            rope.as_ref().map(|tables| tables.rope(shape)),
             Saved { out: values(&out), lse: &lse },
             values(&dout),
             gradients.each_mut().map(Vec::as_mut_slice),

@@ -105,15 +105,63 @@ fn rms_norm_equals_plain() {
 }
 
 #[test]
-fn swiglu_equals_plain() {
-    for (rows, cols) in [(1, 1), (3, 17), (17, 336), (100, 400)] {
-        let inputs = [noise([rows, cols], 5).mul_scalar(8.0), noise([rows, cols], 6)];
+fn layer_norm_equals_plain() {
+    for rows in [1, 3, 17, 200] {
+        // One channel alone has no variance: its gradient is rounding.
+        for hidden in [3, 16, 128] {
+            let inputs = [noise([rows, hidden], 3), noise([1, hidden], 4), noise([1, hidden], 5)];
+            let vector = |x: &Tensor<2>| x.clone().reshape([hidden]);
+            compare(
+                "layer_norm",
+                &inputs,
+                |x| layer_norm(x[0].clone(), vector(&x[1]), vector(&x[2]), 1e-5),
+                |x| plain_layer_norm(x[0].clone(), vector(&x[1]), vector(&x[2]), 1e-5),
+            );
+        }
+    }
+}
+
+#[test]
+fn add_bias_equals_plain() {
+    for (rows, cols) in [(1, 1), (3, 17), (200, 336)] {
+        let inputs = [noise([rows, cols], 5), noise([1, cols], 6)];
+        let bias = |x: &[Tensor<2>]| x[1].clone().reshape([cols]);
         compare(
-            "swiglu",
+            "add_bias",
             &inputs,
-            |x| swiglu(x[0].clone(), x[1].clone()),
-            |x| plain_swiglu(x[0].clone(), x[1].clone()),
+            |x| add_bias(x[0].clone(), bias(x)),
+            |x| plain_add_bias(x[0].clone(), bias(x)),
         );
+        // A result that nobody else holds takes the bias in place.
+        let product = |x: &[Tensor<2>]| linear(x[0].clone(), x[0].clone());
+        let wide = noise([1, rows], 7).reshape([rows]);
+        compare(
+            "add_bias in place",
+            &inputs[..1],
+            |x| add_bias(product(x), wide.clone()),
+            |x| plain_add_bias(product(x), wide.clone()),
+        );
+    }
+}
+
+#[test]
+fn activations_equal_plain() {
+    for f in [Activation::Silu, Activation::Relu2, Activation::Gelu] {
+        for (rows, cols) in [(1, 1), (3, 17), (17, 336), (100, 400)] {
+            let inputs = [noise([rows, cols], 5).mul_scalar(8.0), noise([rows, cols], 6)];
+            compare(
+                &format!("{f:?}"),
+                &inputs[..1],
+                |x| activate(f, x[0].clone()),
+                |x| plain_activate(f, x[0].clone()),
+            );
+            compare(
+                &format!("{f:?} as a gate"),
+                &inputs,
+                |x| gate(f, x[0].clone(), x[1].clone()),
+                |x| plain_gate(f, x[0].clone(), x[1].clone()),
+            );
+        }
     }
 }
 
@@ -158,10 +206,10 @@ fn fake_quantizers_equal_plain() {
 #[test]
 fn causal_attention_equals_plain() {
     for (heads, key_value_heads) in [(1, 1), (4, 4), (4, 2), (3, 1)] {
-        for head_dim in [2, 8, 32] {
+        for (head_dim, rotates) in [(2, true), (8, true), (32, true), (32, false), (3, false)] {
             for seq in [1, 5, 33, 64] {
                 let shape = AttentionShape { batch: 2, seq, heads, key_value_heads, head_dim };
-                let rope = RopeTables::new(100, head_dim, 1e4);
+                let rope = rotates.then(|| RopeTables::new(100, head_dim, 1e4));
                 let inputs = [(11, heads), (12, key_value_heads), (13, key_value_heads)]
                     .map(|(seed, heads)| noise([2 * seq, heads * head_dim], seed).mul_scalar(2.0));
                 let parts = |x: &[Tensor<2>]| (x[0].clone(), x[1].clone(), x[2].clone());
@@ -170,11 +218,11 @@ fn causal_attention_equals_plain() {
                     &inputs,
                     |x| {
                         let (q, k, v) = parts(x);
-                        causal_attention(q, k, v, shape, &rope)
+                        causal_attention(q, k, v, shape, rope.as_ref())
                     },
                     |x| {
                         let (q, k, v) = parts(x);
-                        plain_causal_attention(q, k, v, shape, &rope)
+                        plain_causal_attention(q, k, v, shape, rope.as_ref())
                     },
                 );
             }
@@ -207,4 +255,32 @@ fn adamw_equals_plain() {
             }
         }
     }
+}
+
+/// Against the formula by hand: latents at 0.72, -0.64, 0.08, -0.16, 2.4 and -2 times their mean of 1.25.
+#[test]
+fn minilm_linear_has_gradients_through_its_scales_and_none_where_a_clamp_holds() {
+    let latent = vec![0.9f32, -0.8, 0.1, -0.2, 3.0, -2.5];
+    let w = || Tensor::<2>::from_data(TensorData::new(latent.clone(), [2, 3]), &device());
+    let x = || Tensor::<2>::from_data(TensorData::new(vec![0.7f32, -0.3, 0.9], [1, 3]), &device());
+    let near = |found: Tensor<2>, expected: &[f32]| {
+        for (found, expected) in floats(found).into_iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-5, "{found} is not {expected}");
+        }
+    };
+    let (s, a) = (1.25f32, 0.9f32);
+    // Codes 99, -42 and 127; trits 1, -1, 0 and 0, 1, -1.
+    let factor = s * a / 127.0;
+    near(minilm_linear(x(), w(), true), &[141.0 * factor, -169.0 * factor]);
+    near(minilm_linear(x(), w(), false), &[s * (0.7 + 0.3), s * (-0.3 - 0.9)]);
+
+    let tracked = w().require_grad();
+    let gradients = minilm_linear(x(), tracked.clone(), true).sum().backward();
+    // Only the two zeros, 0.1 and -0.2, are not held.
+    let open = [0.0, 0.0, 127.0 * factor / s, 99.0 * factor / s, 0.0, 0.0];
+    let pull: f32 = open.iter().zip(&latent).map(|(g, w)| g * w / s).sum();
+    let of_scale = (141.0 - 169.0) * a / 127.0 - pull;
+    let expected: Vec<f32> =
+        open.iter().zip(&latent).map(|(g, w)| g + of_scale * w.signum() / 6.0).collect();
+    near(tracked.grad(&gradients).unwrap(), &expected);
 }
