@@ -8,6 +8,7 @@
 //! - **No target flags.** The loops are compiled once per instruction set and chosen at run time (`simd.rs`).
 //! - **Shapes are checked** on entry; a mismatch is the caller's bug and panics.
 
+pub(crate) mod blocking;
 mod rotation;
 
 pub mod adamw;
