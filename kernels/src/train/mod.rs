@@ -13,6 +13,7 @@ mod rotation;
 
 pub mod adamw;
 pub mod attention;
+pub mod bf16;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod fake_quantize;
