@@ -1,10 +1,13 @@
 //! Products of f32 matrices on one thread: of training, and of attention.
 //!
-//! The left side is read through its strides, and nothing but the right side's edges is packed. Every entry of a product is
+//! The left side is read through its strides, and nothing but the right side's edges is packed; training packs what is large
+//! (`train/blocking.rs`). Every entry of a product is
 //! one chain of fused multiply-adds in the order of the inner index, whatever the tile and the vector width: the same bytes
 //! on every CPU with FMA, whatever is computed beside it.
 
 use pulp::{Simd, WithSimd};
+
+use crate::simd::prefetch;
 
 /// Inner-index block: keeps the block of the right side within the first two cache levels.
 const INNER: usize = 128;
@@ -75,9 +78,23 @@ impl<'a> Matrix<'a> {
         Self { rows, ..self }
     }
 
+    /// `rows` rows from `row` on, of `cols` columns from `col` on.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    #[cfg(feature = "train")]
+    #[inline(always)]
+    pub(crate) fn part(self, row: usize, rows: usize, col: usize, cols: usize) -> Self {
+        assert!(row + rows <= self.rows && col + cols <= self.cols, "a part of a matrix");
+        // Without entries the start may lie outside.
+        let start = (row * self.row_stride + col * self.col_stride).min(self.values.len());
+        Self { values: &self.values[start..], rows, cols, ..self }
+    }
+
     /// Entries from `(row, col)` on.
     #[inline(always)]
-    fn from(self, row: usize, col: usize) -> *const f32 {
+    pub(crate) fn from(self, row: usize, col: usize) -> *const f32 {
         // In bounds or one past: `row <= rows`, `col <= cols`.
         self.values.as_ptr().wrapping_add(row * self.row_stride + col * self.col_stride)
     }
@@ -126,42 +143,92 @@ impl WithSimd for Block<'_> {
                     }
                     (edge.as_ptr(), width)
                 };
-                let mut i = 0;
-                while i < m {
-                    let left = a.from(i, k0);
-                    let strides = (a.row_stride, a.col_stride);
-                    let target = &mut out[i * out_stride + j..];
-                    // SAFETY: the tile's rows are within `a` and `out` (checked above), its columns within `b` or the
-                    // padded edge.
-                    i += unsafe {
-                        macro_rules! tile {
-                            ($rows:literal) => {{
-                                tile::<S, $rows>(
-                                    simd,
-                                    depth,
-                                    left,
-                                    strides,
-                                    right,
-                                    right_stride,
-                                    target,
-                                    out_stride,
-                                    cols,
-                                    accumulate,
-                                );
-                                $rows
-                            }};
-                        }
-                        match m - i {
-                            8.. if S::REGISTER_COUNT >= 32 => tile!(8),
-                            6.. if S::REGISTER_COUNT < 32 => tile!(6),
-                            4.. => tile!(4),
-                            2.. => tile!(2),
-                            _ => tile!(1),
-                        }
-                    };
-                }
+                let left = (a.from(0, k0), a.row_stride, a.col_stride);
+                let out = (&mut out[j..], out_stride);
+                // SAFETY: the rows are within `a` and `out` (checked above), the columns within `b` or the padded edge.
+                unsafe {
+                    tiles(simd, (m, depth, cols), left, (right, right_stride), out, accumulate)
+                };
             }
         }
+    }
+}
+
+/// A [`Block`] whose right side has whole tiles: what lies beyond the columns of the product may be anything.
+#[cfg(feature = "train")]
+pub(crate) struct PaddedBlock<'a>(pub(crate) Block<'a>, pub(crate) usize);
+
+#[cfg(feature = "train")]
+impl WithSimd for PaddedBlock<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self(Block { a, b, out, out_stride, accumulate }, cols) = self;
+        let width = WIDTH * S::F32_LANES;
+        assert_eq!((b.rows, b.col_stride), (a.cols, 1), "right side by rows");
+        assert!(cols.next_multiple_of(width) <= b.cols, "right side in whole tiles");
+        for j in (0..cols).step_by(width) {
+            let left = (a.from(0, 0), a.row_stride, a.col_stride);
+            let right = (b.from(0, j), b.row_stride);
+            let size = (a.rows, a.cols, width.min(cols - j));
+            assert!(
+                (a.rows - 1) * out_stride + j + size.2 <= out.len(),
+                "product outside the slice"
+            );
+            let out = (&mut out[j..], out_stride);
+            // SAFETY: the rows are within `a` and `out`, the columns within `b` (checked above).
+            unsafe { tiles(simd, size, left, right, out, accumulate) };
+        }
+    }
+}
+
+/// Rows by tiles: `rows` times `depth` of the left side, one tile's width of the right side.
+///
+/// # Safety
+///
+/// As for [`tile`] with all rows.
+#[inline(always)]
+unsafe fn tiles<S: Simd>(
+    simd: S,
+    (rows, depth, cols): (usize, usize, usize),
+    (left, row_stride, col_stride): (*const f32, usize, usize),
+    (right, right_stride): (*const f32, usize),
+    (out, out_stride): (&mut [f32], usize),
+    accumulate: bool,
+) {
+    let mut i = 0;
+    while i < rows {
+        let left = left.wrapping_add(i * row_stride);
+        let strides = (row_stride, col_stride);
+        let target = &mut out[i * out_stride..];
+        macro_rules! tile {
+            ($rows:literal) => {{
+                // SAFETY: so many rows are left.
+                unsafe {
+                    tile::<S, $rows>(
+                        simd,
+                        depth,
+                        left,
+                        strides,
+                        right,
+                        right_stride,
+                        target,
+                        out_stride,
+                        cols,
+                        accumulate,
+                    );
+                }
+                $rows
+            }};
+        }
+        i += match rows - i {
+            8.. if S::REGISTER_COUNT >= 32 => tile!(8),
+            6.. if S::REGISTER_COUNT < 32 => tile!(6),
+            4.. => tile!(4),
+            2.. => tile!(2),
+            _ => tile!(1),
+        };
     }
 }
 
@@ -189,6 +256,12 @@ unsafe fn tile<S: Simd, const ROWS: usize>(
     // Rows of a narrow tile go through a copy of full width.
     let whole = cols == WIDTH * lanes;
     let mut copy = [0.0_f32; MAX_WIDTH];
+    // The result comes from memory while the sums are made: without, stores of a large one wait in turn.
+    for i in 0..ROWS {
+        for j in [0, cols / 2, cols - 1] {
+            prefetch(out.as_ptr().wrapping_add(i * out_stride + j));
+        }
+    }
     let mut sums = [[simd.splat_f32s(0.0); WIDTH]; ROWS];
     if accumulate {
         for (i, sums) in sums.iter_mut().enumerate() {

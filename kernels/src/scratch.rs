@@ -10,20 +10,29 @@ thread_local! {
 }
 
 /// Lines of anything.
-pub(crate) struct Scratch(Vec<Line>);
+pub(crate) struct Scratch {
+    kept: Vec<Line>,
+    lines: usize,
+}
 
 impl Scratch {
     /// Lines to be written before they are read: they may hold what others left.
     pub(crate) fn take(lines: usize) -> Self {
         let mut kept = KEPT.take();
-        kept.resize(lines, Line([0; 64]));
-        Self(kept)
+        // Never cut short: what grows again would be cleared again.
+        if kept.len() < lines {
+            kept.resize(lines, Line([0; 64]));
+        }
+        Self { kept, lines }
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        KEPT.set(std::mem::take(&mut self.0));
+        // Of two that were held at once the larger is kept.
+        let other = KEPT.take();
+        let own = std::mem::take(&mut self.kept);
+        KEPT.set(if other.len() > own.len() { other } else { own });
     }
 }
 
@@ -31,12 +40,12 @@ impl Deref for Scratch {
     type Target = [Line];
 
     fn deref(&self) -> &[Line] {
-        &self.0
+        &self.kept[..self.lines]
     }
 }
 
 impl DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [Line] {
-        &mut self.0
+        &mut self.kept[..self.lines]
     }
 }

@@ -51,6 +51,19 @@ macro_rules! simd {
 }
 pub(crate) use simd;
 
+/// Asks for the cache line of an address, which may lead anywhere.
+#[inline(always)]
+pub(crate) fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 has the instruction, and it changes nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Joins the lanes in one fixed order.
 #[inline(always)]
 fn join(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {

@@ -7,22 +7,17 @@
 //! Weights are unpacked once for [`MOST`] tokens, which is why few tokens are left to AVX-512. Two tiles of tokens
 //! meet two of weights, so that each loaded tile serves twice.
 
-use std::arch::asm;
-use std::arch::x86_64::__cpuid_count;
 use std::marker::PhantomData;
 use std::sync::LazyLock;
 
 use super::avx512_vnni::Avx512Vnni;
+use super::tiles::{BYTES, Feature, ROWS, Registers, Tiles, granted};
 use super::{Arch, Many};
 use crate::pages::Line;
 use crate::simd::simd;
 use crate::ternary_matrix::{BLOCK, PANEL};
 use crate::tokens::{GROUP, MANY, MOST};
 
-/// Rows of a tile.
-const ROWS: usize = 16;
-/// Bytes of a row of a tile: inputs, or four times the sums.
-const BYTES: usize = 64;
 /// Lines of a panel that fill a tile with weights.
 const LINES: usize = BYTES / BLOCK;
 /// Tiles of weights, one after the other, that are unpacked at once: with two panels, half of the first cache.
@@ -31,36 +26,6 @@ const STEPS: usize = 16;
 /// Tokens, and rows of weights, that four tiles of sums stand for.
 const SIDE: usize = 2 * ROWS;
 const _: () = assert!(MOST.is_multiple_of(SIDE) && PANEL == ROWS && MANY >= ROWS);
-
-/// What the instructions do to the tiles of this thread.
-pub(crate) trait Tiles {
-    /// The kernel's.
-    const NAME: &str;
-
-    /// Makes eight tiles of 16 rows of 64 bytes; until it is dropped the thread has them.
-    ///
-    /// # Safety
-    ///
-    /// The CPU has the instructions, the system lets this process use them, and the thread has no other value of the type.
-    unsafe fn new() -> Self;
-
-    /// Reads rows that are `stride` bytes apart.
-    ///
-    /// # Safety
-    ///
-    /// `start` leads to 16 rows of 64 bytes.
-    unsafe fn load<const T: usize>(&mut self, start: *const u8, stride: usize);
-
-    /// Writes rows that are `stride` bytes apart.
-    ///
-    /// # Safety
-    ///
-    /// `start` leads to 16 rows of 64 bytes.
-    unsafe fn store<const T: usize>(&mut self, start: *mut u8, stride: usize);
-
-    /// `sums[m, n] += sum_k sum_(i < 4) x[m, 4 k + i] * w[k, 4 n + i]`, the bytes signed.
-    fn dot<const SUMS: usize, const X: usize, const W: usize>(&mut self);
-}
 
 /// Exists only where AMX with bytes and AVX-512 with VNNI, which does what is not many tokens, were detected.
 pub(crate) struct Amx<T = Registers> {
@@ -72,42 +37,16 @@ impl Amx {
     /// `None` if this CPU lacks one of them, or the system does not let this process use the tiles.
     pub(crate) fn new() -> Option<&'static Self> {
         static FOUND: LazyLock<Option<Amx>> = LazyLock::new(|| {
-            let rest = Avx512Vnni::new().filter(|_| has_tiles() && permitted())?;
+            let rest = Avx512Vnni::new().filter(|_| granted(Feature::Int8))?;
             Some(Amx { rest, tiles: PhantomData })
         });
         FOUND.as_ref()
     }
 }
 
-/// Leaf 7 of `cpuid`: AMX-TILE and AMX-INT8. A CPU with AVX-512 has that leaf.
-fn has_tiles() -> bool {
-    __cpuid_count(7, 0).edx >> 24 & 3 == 3
-}
-
-/// Asks Linux for the tiles: it keeps 8 KiB for each thread that uses them, and gives them to processes that ask.
-fn permitted() -> bool {
-    const ARCH_PRCTL: isize = 158;
-    const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
-    const XFEATURE_XTILEDATA: usize = 18;
-    let result: isize;
-    // SAFETY: the call changes nothing but what this process may do, and the registers named here.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") ARCH_PRCTL => result,
-            in("rdi") ARCH_REQ_XCOMP_PERM,
-            in("rsi") XFEATURE_XTILEDATA,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    result == 0
-}
-
 impl<T: Tiles> Arch for Amx<T> {
     fn name(&self) -> &'static str {
-        T::NAME
+        T::INT8
     }
 
     fn many(&self) -> Option<&dyn Many> {
@@ -247,10 +186,10 @@ unsafe fn add_products<T: Tiles>(
             tiles.load::<6>(one.as_ptr().cast(), BYTES);
             tiles.load::<7>(other.as_ptr().cast(), BYTES);
         }
-        tiles.dot::<0, 4, 6>();
-        tiles.dot::<1, 4, 7>();
-        tiles.dot::<2, 5, 6>();
-        tiles.dot::<3, 5, 7>();
+        tiles.dot_int8::<0, 4, 6>();
+        tiles.dot_int8::<1, 4, 7>();
+        tiles.dot_int8::<2, 5, 6>();
+        tiles.dot_int8::<3, 5, 7>();
     }
     // SAFETY: 32 rows of 32 sums, in quarters.
     unsafe {
@@ -261,133 +200,12 @@ unsafe fn add_products<T: Tiles>(
     }
 }
 
-/// The tiles of the CPU. No code but this touches them, and the compiler does not know them, so they keep what one block of
-/// assembly leaves for the next.
-pub(crate) struct Registers(PhantomData<*const ()>);
-
-/// What `ldtilecfg` reads: the palette, and the bytes of a row and the rows of each tile.
-#[repr(C, align(64))]
-struct Configuration {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-const _: () = assert!(size_of::<Configuration>() == 64);
-
-impl Tiles for Registers {
-    const NAME: &str = "amx-int8";
-
-    unsafe fn new() -> Self {
-        let mut configuration = Configuration {
-            palette: 1,
-            start_row: 0,
-            reserved: [0; 14],
-            bytes: [0; 16],
-            rows: [0; 16],
-        };
-        configuration.bytes[..8].fill(BYTES as u16);
-        configuration.rows[..8].fill(ROWS as u8);
-        // SAFETY: the instruction is there by the contract of the trait, and reads the configuration alone.
-        unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &configuration, options(readonly, nostack, preserves_flags));
-        }
-        Self(PhantomData)
-    }
-
-    #[inline(always)]
-    unsafe fn load<const T: usize>(&mut self, start: *const u8, stride: usize) {
-        // SAFETY: the value is proof of the tiles; it reads what the contract of the trait grants.
-        unsafe {
-            asm!(
-                "tileloadd tmm{}, [{} + {} * 1]",
-                const T, in(reg) start, in(reg) stride,
-                options(readonly, nostack, preserves_flags),
-            );
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn store<const T: usize>(&mut self, start: *mut u8, stride: usize) {
-        // SAFETY: the value is proof of the tiles; it writes what the contract of the trait grants.
-        unsafe {
-            asm!(
-                "tilestored [{} + {} * 1], tmm{}",
-                in(reg) start, in(reg) stride, const T,
-                options(nostack, preserves_flags),
-            );
-        }
-    }
-
-    #[inline(always)]
-    fn dot<const SUMS: usize, const X: usize, const W: usize>(&mut self) {
-        // SAFETY: the value is proof of the tiles.
-        unsafe {
-            asm!(
-                "tdpbssd tmm{}, tmm{}, tmm{}",
-                const SUMS, const X, const W,
-                options(nomem, nostack, preserves_flags),
-            );
-        }
-    }
-}
-
-impl Drop for Registers {
-    /// A thread that holds tiles costs the system more to switch, and keeps its core from sleeping deeply.
-    fn drop(&mut self) {
-        // SAFETY: the value is proof of the tiles.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) }
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::super::Scalar;
     use super::*;
-
-    /// Tiles in memory, by Intel's description of the instructions.
-    pub(crate) struct Emulated([[[u8; BYTES]; ROWS]; 8]);
+    pub(crate) use crate::arch::tiles::tests::Emulated;
 
     /// The kernel on any CPU.
     pub(crate) static EMULATED: Amx<Emulated> = Amx { rest: &Scalar, tiles: PhantomData };
-
-    impl Tiles for Emulated {
-        const NAME: &str = "amx-int8 (emulated)";
-
-        unsafe fn new() -> Self {
-            Self([[[0; BYTES]; ROWS]; 8])
-        }
-
-        unsafe fn load<const T: usize>(&mut self, start: *const u8, stride: usize) {
-            for (r, row) in self.0[T].iter_mut().enumerate() {
-                // SAFETY: row `r` by the contract of the trait.
-                *row = unsafe { start.add(r * stride).cast::<[u8; BYTES]>().read_unaligned() };
-            }
-        }
-
-        unsafe fn store<const T: usize>(&mut self, start: *mut u8, stride: usize) {
-            for (r, row) in self.0[T].iter().enumerate() {
-                // SAFETY: row `r` by the contract of the trait.
-                unsafe { start.add(r * stride).cast::<[u8; BYTES]>().write_unaligned(*row) };
-            }
-        }
-
-        fn dot<const SUMS: usize, const X: usize, const W: usize>(&mut self) {
-            let (x, w) = (self.0[X], self.0[W]);
-            for (m, sums) in self.0[SUMS].iter_mut().enumerate() {
-                for (n, sum) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-                    let mut total = i32::from_le_bytes(*sum);
-                    for k in 0..ROWS {
-                        for i in 0..4 {
-                            let (x, w) = (x[m][4 * k + i] as i8, w[k][4 * n + i] as i8);
-                            total = total.wrapping_add(i32::from(x) * i32::from(w));
-                        }
-                    }
-                    *sum = total.to_le_bytes();
-                }
-            }
-        }
-    }
 }

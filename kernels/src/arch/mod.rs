@@ -61,8 +61,12 @@ macro_rules! tiles {
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", feature = "train"))]
+mod amx_bf16;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(all(target_arch = "x86_64", feature = "train"))]
+mod avx512_bf16;
 #[cfg(target_arch = "x86_64")]
 mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
@@ -74,6 +78,8 @@ mod quad;
 mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm_simd128;
 
@@ -84,15 +90,21 @@ use crate::tokens::{GROUP, TILES};
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use amx::Amx;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", feature = "train"))]
+pub(crate) use amx_bf16::AmxBf16;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx_vnni::AvxVnni;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
+#[cfg(all(target_arch = "x86_64", feature = "train"))]
+pub(crate) use avx512_bf16::Avx512Bf16;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512_vnni::Avx512Vnni;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon_dotprod::NeonDotprod;
 pub(crate) use scalar::Scalar;
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux", feature = "train"))]
+pub(crate) use tiles::tests::Emulated;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub(crate) use wasm_simd128::WasmSimd128;
 

@@ -1,20 +1,15 @@
-//! Products of f32 matrices, for the shapes of training: many rows, small weights.
+//! Products of f32 matrices, in parallel.
 //!
-//! Weights of a small model fit the second-level cache, so nothing but the right side's edges is packed; the left side is
-//! read through its strides, which makes `x * w^T`, `dy * w` and `dy^T * x` one kernel. Every entry of a product is one
-//! chain of fused multiply-adds in the order of the inner index, whatever the tile, the vector width or the number of
-//! threads: the same bytes on every CPU with FMA.
+//! Sides are read through their strides, which makes `x * w^T`, `dy * w` and `dy^T * x` one function. Every entry of a
+//! product is one chain of fused multiply-adds in the order of the inner index, whatever the tile, the block, the vector
+//! width or the number of threads: the same bytes on every CPU with FMA.
 
 use std::cell::Cell;
 
-use rayon::prelude::*;
-
-use crate::gemm::Block;
+use super::blocking::{self, Arithmetic, Left, PANEL, ROWS};
 pub use crate::gemm::Matrix;
-use crate::simd::arch;
-
-/// Products with fewer multiply-adds than this stay on the calling thread.
-const PARALLEL_FROM: usize = 1 << 18;
+use crate::gemm::{Block, PaddedBlock};
+use crate::simd::{arch, prefetch, simd};
 
 /// `out = a * b`, in parallel over rows of `out`.
 ///
@@ -28,61 +23,110 @@ const PARALLEL_FROM: usize = 1 << 18;
 ///
 /// If the shapes disagree.
 pub fn matmul(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32]) {
-    product(a, b, out, false);
+    blocking::product(F32, a, b, out, false);
 }
 
 /// `out += a * b`; shapes as in [`matmul`].
 pub fn matmul_add(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32]) {
-    product(a, b, out, true);
+    blocking::product(F32, a, b, out, true);
 }
 
-fn product(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: bool) {
-    let (m, k, n) = (a.rows, a.cols, b.cols);
-    assert_eq!(b.rows, k, "inner sides of a product");
-    assert_eq!(out.len(), m * n, "product of {m} x {n}");
-    if m == 0 || n == 0 {
-        return;
-    }
-    if k == 0 {
-        if !accumulate {
-            out.fill(0.0);
+/// A word is a number.
+#[derive(Clone, Copy)]
+struct F32;
+
+impl Arithmetic for F32 {
+    type Word = f32;
+
+    const PER_WORD: usize = 1;
+
+    const TILE: usize = 8;
+
+    fn pack_left<'a>(self, a: Matrix<'a>, words: &'a mut [f32]) -> Left<'a, f32> {
+        // Rows are read where they lie.
+        if a.col_stride == 1 {
+            return Left { words: a.values, strides: (a.row_stride, 1) };
         }
-        return;
+        let stride = a.rows.next_multiple_of(ROWS);
+        copy_columns(a, words, stride);
+        Left { words, strides: (1, stride) }
     }
-    // A transposed right side is copied once, into row-major order.
-    if b.col_stride != 1 {
-        return with_scratch(k * n, |copy| {
-            transpose(b, copy);
-            product(a, Matrix::new(copy, k, n), out, accumulate);
-        });
+
+    fn pack_right(self, b: Matrix<'_>, words: &mut [f32]) {
+        pack_right(b, words);
     }
-    let threads = rayon::current_num_threads();
-    if threads == 1 || m * n * k < PARALLEL_FROM {
-        return arch().dispatch(Block { a, b, out, out_stride: n, accumulate });
+
+    fn multiply(self, block: blocking::Block<'_, f32>) {
+        let blocking::Block { left, panel, rows, depth, cols, .. } = block;
+        let (row_stride, col_stride) = left.strides;
+        let a = Matrix { values: left.words, rows, cols: depth, row_stride, col_stride };
+        let b = Matrix::strided(panel, depth, PANEL, PANEL);
+        let blocking::Block { out, out_stride, accumulate, .. } = block;
+        arch().dispatch(PaddedBlock(Block { a, b, out, out_stride, accumulate }, cols));
     }
-    // The cut decides who computes a row, never how: see the head of this file.
-    let rows = m.div_ceil(4 * threads).next_multiple_of(8).min(256);
-    out.par_chunks_mut(rows * n).enumerate().for_each(|(chunk, out)| {
-        let first = chunk * rows;
-        let a = rows_of(a, first, out.len() / n);
-        arch().dispatch(Block { a, b, out, out_stride: n, accumulate });
-    });
 }
 
+simd! {
+    /// Copies columns, `stride` apart.
+    fn copy_columns<'a>(a: Matrix<'a>, words: &'a mut [f32], stride: usize) {
+        for (column, words) in words.chunks_mut(stride).take(a.cols).enumerate() {
+            let from = &a.values[column * a.col_stride..][..a.rows];
+            prefetch_below(from, a.col_stride);
+            words[..a.rows].copy_from_slice(from);
+        }
+    }
+}
+
+simd! {
+    /// Copies rows, or transposes columns.
+    fn pack_right<'a>(b: Matrix<'a>, words: &'a mut [f32]) {
+        let depth = words.len() / (b.cols.div_ceil(PANEL) * PANEL);
+        if b.col_stride == 1 {
+            for p in 0..b.rows {
+                let row = &b.values[p * b.row_stride..][..b.cols];
+                prefetch_below(row, b.row_stride);
+                for (words, row) in words.chunks_exact_mut(depth * PANEL).zip(row.chunks(PANEL)) {
+                    words[p * PANEL..][..row.len()].copy_from_slice(row);
+                }
+            }
+        } else {
+            for (panel, words) in words.chunks_exact_mut(depth * PANEL).enumerate() {
+                let first = panel * PANEL;
+                transpose(b.part(0, b.rows, first, PANEL.min(b.cols - first)), words);
+            }
+        }
+    }
+}
+
+/// Asks for what is to be copied soon: short rows are no stream that the CPU sees.
 #[inline(always)]
-fn rows_of(a: Matrix<'_>, first: usize, rows: usize) -> Matrix<'_> {
-    Matrix { values: &a.values[first * a.row_stride..], rows, ..a }
+fn prefetch_below(row: &[f32], stride: usize) {
+    const ROWS: usize = 16;
+    for line in row.chunks(16) {
+        prefetch(line.as_ptr().wrapping_add(ROWS * stride));
+    }
 }
 
-/// Copies the transpose of a column-major matrix, in squares that stay in cache.
-fn transpose(b: Matrix<'_>, out: &mut [f32]) {
+/// Packs a panel of a matrix by columns, in squares that stay in registers or the first cache.
+#[inline(always)]
+fn transpose(b: Matrix<'_>, words: &mut [f32]) {
     const SIDE: usize = 16;
-    let (k, n) = (b.rows, b.cols);
-    for j0 in (0..n).step_by(SIDE) {
-        for i0 in (0..k).step_by(SIDE) {
-            for i in i0..(i0 + SIDE).min(k) {
-                for j in j0..(j0 + SIDE).min(n) {
-                    out[i * n + j] = b.values[i * b.row_stride + j * b.col_stride];
+    for j in (0..b.cols).step_by(SIDE) {
+        for p in (0..b.rows).step_by(SIDE) {
+            let start = &b.values[p + j * b.col_stride..];
+            let square = &mut words[p * PANEL + j..];
+            if p + SIDE <= b.rows && j + SIDE <= b.cols {
+                let columns: [&[f32; SIDE]; SIDE] = std::array::from_fn(|j| {
+                    start[j * b.col_stride..].first_chunk().expect("a whole square")
+                });
+                for p in 0..SIDE {
+                    square[p * PANEL..][..SIDE].copy_from_slice(&columns.map(|column| column[p]));
+                }
+            } else {
+                for j in 0..SIDE.min(b.cols - j) {
+                    for p in 0..SIDE.min(b.rows - p) {
+                        square[p * PANEL + j] = start[p + j * b.col_stride];
+                    }
                 }
             }
         }
@@ -126,9 +170,15 @@ mod tests {
 
     #[test]
     fn equals_the_reference_to_the_bit() {
-        for (m, k, n) in
-            [(1, 1, 1), (3, 5, 7), (17, 33, 31), (64, 128, 128), (37, 300, 65), (200, 129, 336)]
-        {
+        for (m, k, n) in [
+            (1, 1, 1),
+            (3, 5, 7),
+            (17, 33, 31),
+            (64, 128, 128),
+            (37, 300, 65),
+            (200, 129, 336),
+            (2, 1_100, 1_090),
+        ] {
             let (x, w) = (noise(m * k, 1), noise(k * n, 2));
             for (a_transposed, b_transposed) in
                 [(false, false), (true, false), (false, true), (true, true)]

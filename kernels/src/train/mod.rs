@@ -8,11 +8,13 @@
 //! - **No target flags.** The loops are compiled once per instruction set and chosen at run time (`simd.rs`).
 //! - **Shapes are checked** on entry; a mismatch is the caller's bug and panics.
 
+pub(crate) mod blocking;
 mod rotation;
 
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+pub mod bf16;
 pub mod bias;
 pub mod cross_entropy;
 pub mod embedding;
