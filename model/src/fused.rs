@@ -11,6 +11,7 @@ mod embedding;
 mod fake_quantize;
 mod flex;
 mod linear;
+mod newton_schulz;
 mod quantized_linear;
 mod rms_norm;
 mod swiglu;
@@ -25,6 +26,7 @@ pub use fake_quantize::{
     fake_quantize_int8, fake_ternarize, plain_fake_quantize_int8, plain_fake_ternarize,
 };
 pub use linear::{linear, plain_linear};
+pub use newton_schulz::{newton_schulz, plain_newton_schulz};
 pub use quantized_linear::{plain_quantized_linear, quantized_linear};
 pub use rms_norm::{plain_rms_norm, rms_norm};
 pub use swiglu::{plain_swiglu, swiglu};
