@@ -11,9 +11,9 @@ use tern_model::fused::{self, Activation};
 use tern_model::parameters::{export, import, values};
 use tern_tests::names::ours;
 use tern_tests::{Golden, device, golden, golden_directory, max_difference, relative_difference};
-use tern_train::adamw::{AdamW, AdamWConfig};
 use tern_train::gradients::Gradients;
-use tern_train::schedule::ScheduleConfig;
+use tern_train::optimizer::{Optimizer, OptimizerConfig};
+use tern_train::schedule::{ScheduleConfig, Shares};
 
 struct Case {
     name: &'static str,
@@ -100,9 +100,10 @@ impl Case {
         bounds: Bounds,
         last: Bounds,
     ) {
+        let learning_rate = if schedule.is_some() { 3e-3 } else { 1e-3 };
         let config =
-            AdamWConfig { learning_rate: 1e-3, weight_decay: 0.1, ..AdamWConfig::default() };
-        let mut optimizer = AdamW::new(config);
+            OptimizerConfig { learning_rate, weight_decay: 0.1, ..OptimizerConfig::default() };
+        let mut optimizer = Optimizer::new(config);
         let mut model = self.model.clone();
         for step in 1..=5 {
             let bounds = if step == 5 { last } else { bounds };
@@ -121,8 +122,8 @@ impl Case {
             if let Some(clip) = clip {
                 gradients.clip(norm, clip);
             }
-            let lr = schedule.as_ref().map_or(1e-3, |s| s.learning_rate(3e-3, step as u64, 8));
-            model = optimizer.step(model, gradients, lr);
+            let shares = schedule.as_ref().map_or(Shares::default(), |s| s.at(step as u64, 8));
+            model = optimizer.step(model, gradients, shares);
             if step == 1 || step == 5 {
                 let found = export(&model);
                 let expected = ours(golden(self.name, &format!("step{step}.safetensors")));

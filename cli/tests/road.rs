@@ -6,6 +6,7 @@
 mod workplace;
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,11 +14,22 @@ use workplace::{Workplace, json, lasting_files, stderr};
 
 #[test]
 fn a_stopped_and_resumed_run_leaves_the_bytes_of_one_that_was_not() {
+    resumes_to_the_bit(1..8, &[]);
+}
+
+#[test]
+fn muon_and_two_stages_resume_to_the_bit() {
+    // The second stage begins with step 5.
+    resumes_to_the_bit(3..6, &["train.optimizer.kind=muon", "train.schedule.kind=two_stage"]);
+}
+
+fn resumes_to_the_bit(stops: Range<u64>, settings: &[&str]) {
     let place = Workplace::new();
-    place.done(&["train", "run.toml", "--out", "whole"]);
-    for stop in 1..8 {
-        let out = format!("stopped-{stop}");
-        place.done(&["train", "run.toml", "--out", &out, "--stop-at", &stop.to_string()]);
+    place.done(&[&["train", "run.toml", "--out", "whole"], settings].concat());
+    for stop in stops {
+        let (out, stop) = (format!("stopped-{stop}"), stop.to_string());
+        let begin = ["train", "run.toml", "--out", &out, "--stop-at", &stop];
+        place.done(&[&begin[..], settings].concat());
         place.done(&["train", "--resume", "--out", &out]);
         let (whole, resumed) =
             (lasting_files(&place.path("whole")), lasting_files(&place.path(&out)));
@@ -28,6 +40,29 @@ fn a_stopped_and_resumed_run_leaves_the_bytes_of_one_that_was_not() {
         for ((name, whole), (_, resumed)) in whole.iter().zip(&resumed) {
             assert!(whole == resumed, "stopped after {stop}: {name} differs");
         }
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_optimizer_is_refused_by_name() {
+    let place = Workplace::new();
+    place.done(&["train", "run.toml", "--out", "run", "--stop-at", "2"]);
+    let muon = "train.optimizer.kind=muon";
+    let message = place.failed(&["train", "run.toml", "--out", "run", "--resume", muon]);
+    let words = r#"train.optimizer.kind was "adamw", is "muon""#;
+    assert!(message.contains(words), "{message}");
+    // The same where the saved configuration itself was changed.
+    for (from, to) in [("adamw", "muon"), ("muon", "adamw")] {
+        let config = place.path("run/config.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        let [old, new] = [from, to].map(|kind| format!("kind = \"{kind}\""));
+        assert!(text.contains(&old), "{text}");
+        fs::write(&config, text.replace(&old, &new)).unwrap();
+        let message = place.failed(&["train", "--resume", "--out", "run"]);
+        let words = format!("another optimizer than train.optimizer.kind, {to}, which has no");
+        assert!(message.contains(&words), "{message}");
+        fs::remove_dir_all(place.path("run")).unwrap();
+        place.done(&["train", "run.toml", "--out", "run", "--stop-at", "2", muon]);
     }
 }
 

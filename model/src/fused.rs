@@ -15,6 +15,7 @@ mod flex;
 mod layer_norm;
 mod linear;
 mod minilm_linear;
+mod newton_schulz;
 mod quantized_linear;
 mod rms_norm;
 #[cfg(test)]
@@ -32,5 +33,6 @@ pub use fake_quantize::{
 pub use layer_norm::{layer_norm, plain_layer_norm};
 pub use linear::{linear, plain_linear};
 pub use minilm_linear::minilm_linear;
+pub use newton_schulz::{newton_schulz, plain_newton_schulz};
 pub use quantized_linear::{plain_quantized_linear, quantized_linear};
 pub use rms_norm::{plain_rms_norm, rms_norm};

@@ -3,13 +3,14 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use tern_format::config::{ActivationQuantizer, Architecture, ModelConfig, Quantizer};
 use tern_model::Decoder;
-use tern_train::adamw::{AdamW, AdamWConfig};
 use tern_train::gradients::Gradients;
+use tern_train::optimizer::{Optimizer, OptimizerConfig};
+use tern_train::schedule::Shares;
 
 /// A small model in training, on random tokens.
 pub struct Training {
     model: Decoder,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     device: Device,
 }
 
@@ -38,8 +39,14 @@ impl Training {
         };
         let device = device.autodiff();
         let model = Decoder::init(&config, 7, &device);
-        let optimizer = AdamW::new(AdamWConfig { learning_rate: 1e-3, ..AdamWConfig::default() });
-        Self { model, optimizer, device }
+        let config = OptimizerConfig { learning_rate: 1e-3, ..OptimizerConfig::default() };
+        Self { model, optimizer: Optimizer::new(config), device }
+    }
+
+    /// The same with another optimizer.
+    #[must_use]
+    pub fn with(self, optimizer: OptimizerConfig) -> Self {
+        Self { optimizer: Optimizer::new(optimizer), ..self }
     }
 
     /// Loss and gradient norm of a step, before its update.
@@ -57,7 +64,7 @@ impl Training {
         gradients.add(&self.model, loss.backward());
         let norm = gradients.norm();
         gradients.clip(norm, 1.0);
-        self.model = self.optimizer.step(self.model.clone(), gradients, 1e-3);
+        self.model = self.optimizer.step(self.model.clone(), gradients, Shares::default());
         [value, norm]
     }
 }

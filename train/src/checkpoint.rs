@@ -15,10 +15,10 @@ use tern_format::safetensors::{read_f32, write_f32};
 use tern_model::Decoder;
 use tern_model::parameters::{HostTensor, export, import};
 
-use crate::adamw::AdamW;
 use crate::config::{RunConfig, TrainConfig};
 use crate::error::{Error, Result};
 use crate::guard::Guard;
+use crate::optimizer::Optimizer;
 
 /// Version of the layout below.
 const FORMAT_VERSION: u32 = 2;
@@ -112,7 +112,7 @@ pub fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
 pub fn save(
     checkpoints: &Path,
     model: &Decoder,
-    optimizer: &AdamW,
+    optimizer: &Optimizer,
     state: &mut State,
 ) -> Result<PathBuf> {
     let target = directory(checkpoints, state.step);
@@ -152,7 +152,7 @@ pub fn save(
 fn fill(
     directory: &Path,
     weights: BTreeMap<String, HostTensor>,
-    optimizer: &AdamW,
+    optimizer: &Optimizer,
     state: &mut State,
 ) -> Result<()> {
     let tensors: [(&str, Vec<(String, HostTensor)>); 2] =
@@ -370,14 +370,17 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// If configuration or data are not those of the run, or a tensor does not fit the configuration.
+    /// If optimizer, configuration or data are not those of the run, or a tensor does not fit the configuration.
     pub fn restore(
         self,
         config: &RunConfig,
         data_identity: &str,
         device: &Device,
-    ) -> Result<(Decoder, AdamW, State)> {
+    ) -> Result<(Decoder, Optimizer, State)> {
         let Self { path, state, model, optimizer } = self;
+        if let Err(rule) = config.train.optimizer.check(optimizer.keys()) {
+            return Err(Error::Checkpoint { path: path.join(OPTIMIZER), rule });
+        }
         if state.config_sha256 != config.hash() {
             let rule = "was written under another configuration than config.toml".into();
             return Err(Error::Checkpoint { path, rule });
@@ -407,7 +410,8 @@ impl Checkpoint {
         let model = import(Decoder::init(&config.model, config.seed, device), model)
             .map_err(|source| Error::Weights { path: path.join(MODEL), source })?;
         let inner = device.clone().inner();
-        let optimizer = AdamW::resume(config.train.optimizer.clone(), learned, optimizer, &inner);
+        let optimizer =
+            Optimizer::resume(config.train.optimizer.clone(), learned, optimizer, &inner);
         Ok((model, optimizer, state))
     }
 }

@@ -10,9 +10,9 @@ use tern_format::config::ModelConfig;
 use tern_format::packed::GenerationDefaults;
 use tern_format::regular_file::read_small_text;
 
-use crate::adamw::AdamWConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, rule};
 use crate::guard::GuardConfig;
+use crate::optimizer::OptimizerConfig;
 use crate::preset::fill_up;
 use crate::schedule::ScheduleConfig;
 use crate::written::{Written, plain};
@@ -71,8 +71,8 @@ pub struct TrainConfig {
     #[schemars(range(min = 1, max = 65536))]
     pub keep_checkpoints: usize,
     /// The optimizer.
-    pub optimizer: AdamWConfig,
-    /// The learning rate over the run.
+    pub optimizer: OptimizerConfig,
+    /// Learning rate and weight decay over the run.
     pub schedule: ScheduleConfig,
     /// What happens when a loss or gradient is not finite, or jumps.
     pub guard: GuardConfig,
@@ -108,7 +108,7 @@ impl Default for TrainConfig {
             eval_every: 100,
             checkpoint_every: 500,
             keep_checkpoints: 2,
-            optimizer: AdamWConfig::default(),
+            optimizer: OptimizerConfig::default(),
             schedule: ScheduleConfig::default(),
             guard: GuardConfig::default(),
         }
@@ -205,9 +205,6 @@ impl RunConfig {
     fn validate(&self) -> Result<()> {
         self.model.validate()?;
         self.data.validate()?;
-        let rule = |holds: bool, key: &str, rule: String| {
-            if holds { Ok(()) } else { Err(Error::Key { key: key.into(), rule }) }
-        };
         let train = &self.train;
         // The bounds keep every product below inside 64 bits.
         for (key, value, most) in [
@@ -220,32 +217,16 @@ impl RunConfig {
         ] {
             rule((1..=most).contains(&value), key, format!("must be 1 to {most}, is {value}"))?;
         }
-        let optimizer = &train.optimizer;
-        // Weights are moved in single precision.
-        let finite = |value: f64| (value as f32).is_finite();
-        let rate = optimizer.learning_rate;
-        rule(
-            finite(rate) && rate > 0.0,
-            "train.optimizer.learning_rate",
-            format!("must be positive and finite in single precision, is {rate:?}"),
-        )?;
+        train.optimizer.validate()?;
+        train.schedule.validate()?;
         for (key, value) in [
             ("train.clip_norm", train.clip_norm),
-            ("train.optimizer.weight_decay", optimizer.weight_decay),
-            ("train.optimizer.eps", optimizer.eps),
             ("train.guard.spike_deviations", train.guard.spike_deviations),
         ] {
             rule(
-                finite(value) && value >= 0.0,
+                (value as f32).is_finite() && value >= 0.0,
                 key,
                 format!("must be at least 0 and finite in single precision, is {value:?}"),
-            )?;
-        }
-        for beta in optimizer.betas {
-            rule(
-                (0.0..1.0).contains(&beta),
-                "train.optimizer.betas",
-                format!("must be at least 0 and below 1, has {beta}"),
             )?;
         }
         if let Some(asked) = self.data.tokenizer.vocab_size {
@@ -258,12 +239,6 @@ impl RunConfig {
                 ),
             )?;
         }
-        let ratio = train.schedule.final_ratio;
-        rule(
-            (0.0..=1.0).contains(&ratio),
-            "train.schedule.final_ratio",
-            format!("must be 0 to 1, is {ratio}"),
-        )?;
         self.generate
             .validate()
             .map_err(|(setting, rule)| Error::Key { key: format!("generate.{setting}"), rule })?;

@@ -148,6 +148,11 @@ pub enum Error {
     },
 }
 
+/// Refuses a value of `key` unless a rule holds.
+pub(crate) fn rule(holds: bool, key: &str, rule: String) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::Key { key: key.into(), rule }) }
+}
+
 impl Error {
     /// The dotted key that an error about a configuration names.
     pub(crate) fn key(&self) -> Option<String> {

@@ -1,7 +1,7 @@
-//! The training loop: a run's configuration, schedules, AdamW, checkpoints, metrics, projection at export.
+//! The training loop: a run's configuration, schedules, optimizers, checkpoints, metrics, projection at export.
 #![forbid(unsafe_code)]
 
-pub mod adamw;
+mod adamw;
 pub mod checkpoint;
 pub mod config;
 pub mod directory;
@@ -11,6 +11,8 @@ pub mod export;
 pub mod gradients;
 pub mod guard;
 pub mod metrics;
+mod muon;
+pub mod optimizer;
 pub mod plan;
 mod preset;
 pub mod reference;

@@ -41,14 +41,12 @@ impl Plan {
     pub fn new(config: &RunConfig) -> Self {
         let model = &config.model;
         let parameters = model.parameters();
-        let ternary_parameters = if model.is_ternary() {
-            let linears = model.block_linears();
-            let per_block: u64 =
-                linears.iter().map(|linear| (linear.d_output * linear.d_input) as u64).sum();
-            per_block * model.num_hidden_layers as u64
-        } else {
-            0
-        };
+        let linears = model.block_linears();
+        let per_block: u64 =
+            linears.iter().map(|linear| (linear.d_output * linear.d_input) as u64).sum();
+        let linear_parameters = per_block * model.num_hidden_layers as u64;
+        let ternary_parameters = if model.is_ternary() { linear_parameters } else { 0 };
+        let moments = config.train.optimizer.state_floats(parameters, linear_parameters);
         let float = size_of::<f32>() as u64;
         // Kept for the backward pass, a token: in each block eleven vectors of the residual stream's width (norms, Q, K, V,
         // attention, residual sums) and three of the feed-forward's; at the end logits and their gradient.
@@ -59,10 +57,11 @@ impl Plan {
         let activation_bytes = rows.saturating_mul(per_token as u64 * float);
         // Sines and cosines of half a head's width, for every position that the model may have.
         let tables = (model.max_position_embeddings * model.head_dim) as u64;
-        let state_bytes = (5 * parameters + tables) * float;
+        let state_bytes = (3 * parameters + moments + tables) * float;
         let temporary_bytes = activation_bytes / 2;
         // Those that are kept, the best, and one that is being written before others make room.
-        let checkpoint_bytes = (config.train.keep_checkpoints as u64 + 2) * 3 * parameters * float;
+        let checkpoints = config.train.keep_checkpoints as u64 + 2;
+        let checkpoint_bytes = checkpoints * (parameters + moments) * float;
         let tokens_per_step = config.tokens_per_step();
         Self {
             parameters,

@@ -167,7 +167,7 @@ fn words(schema: &Value) -> Vec<(String, String)> {
     all
 }
 
-/// `1 to 4096`, `above 0`, `0 or more`.
+/// `1 to 4096`, `0 to below 1`, `above 0`, `0 or more`.
 fn range(schema: &Value) -> Option<String> {
     let [least, most, above, below] =
         ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"].map(|key| {
@@ -176,6 +176,7 @@ fn range(schema: &Value) -> Option<String> {
         });
     Some(match (least, above, most, below) {
         (Some(least), _, Some(most), _) => format!("{least} to {most}"),
+        (Some(least), _, _, Some(below)) => format!("{least} to below {below}"),
         (Some(least), ..) => format!("{least} or more"),
         (_, Some(above), Some(most), _) => format!("above {above}, at most {most}"),
         (_, Some(above), _, Some(below)) => format!("above {above}, below {below}"),

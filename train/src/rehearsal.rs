@@ -6,10 +6,11 @@ use burn::tensor::Device;
 use serde::Serialize;
 use tern_model::Decoder;
 
-use crate::adamw::AdamW;
 use crate::config::RunConfig;
 use crate::evaluation::inputs_and_targets;
 use crate::gradients::Gradients;
+use crate::optimizer::Optimizer;
+use crate::schedule::Shares;
 
 /// What was measured, and what follows for the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -30,7 +31,7 @@ impl Rehearsal {
     /// Nothing is read or written; the memory is that of a run.
     pub fn measure(config: &RunConfig, device: &Device) -> Self {
         let mut model = Decoder::init(&config.model, config.seed, device);
-        let mut optimizer = AdamW::new(config.train.optimizer.clone());
+        let mut optimizer = Optimizer::new(config.train.optimizer.clone());
         let windows = windows(config);
         let (mut micro_batch_seconds, mut optimizer_seconds) = (0.0, 0.0);
         for _ in 0..2 {
@@ -49,7 +50,7 @@ impl Rehearsal {
             if config.train.clip_norm > 0.0 {
                 gradients.clip(norm, config.train.clip_norm);
             }
-            model = optimizer.step(model, gradients, config.train.optimizer.learning_rate);
+            model = optimizer.step(model, gradients, Shares::default());
             // The same for the update. A device that cannot say is timed as it is.
             let _ = device.sync();
             optimizer_seconds = began.elapsed().as_secs_f64();

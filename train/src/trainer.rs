@@ -8,7 +8,6 @@ use tern_datasets::batches::{Batches, ValidationSet};
 use tern_format::atomic::remove_temporaries;
 use tern_model::Decoder;
 
-use crate::adamw::AdamW;
 use crate::checkpoint::{self, Best, State};
 use crate::config::RunConfig;
 use crate::directory::RunDirectory;
@@ -17,6 +16,7 @@ use crate::evaluation::{Validation, inputs_and_targets, validate};
 use crate::gradients::Gradients;
 use crate::guard::Spike;
 use crate::metrics::{Event, EventKind, JsonLines, Metrics, Timings};
+use crate::optimizer::Optimizer;
 use crate::weights::Weights;
 
 /// Where a run trains, on what, and how far.
@@ -113,14 +113,15 @@ pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
         }
 
         let grad_norm = gradients.norm();
-        let lr = train.schedule.learning_rate(train.optimizer.learning_rate, step, steps);
+        let shares = train.schedule.at(step, steps);
+        let lr = train.optimizer.learning_rate * shares.learning_rate;
         let fault = Fault::of(step_loss, grad_norm);
         match fault {
             None => {
                 if train.clip_norm > 0.0 {
                     gradients.clip(grad_norm, train.clip_norm);
                 }
-                model = optimizer.step(model, gradients, lr);
+                model = optimizer.step(model, gradients, shares);
                 state.tokens += config.tokens_per_step();
                 if let Some(spike) = state.guard.observe(step_loss, &train.guard) {
                     logs.event(spike_event(step, step_loss, spike), observer)?;
@@ -192,7 +193,7 @@ pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
 }
 
 /// Fresh weights, or those of the latest whole checkpoint.
-fn begin(run: &Run<'_>, observer: &mut dyn Observer) -> Result<(Decoder, AdamW, State)> {
+fn begin(run: &Run<'_>, observer: &mut dyn Observer) -> Result<(Decoder, Optimizer, State)> {
     let Run { config, directory, device, .. } = run;
     let checkpoints = directory.checkpoints();
     checkpoint::sweep(&checkpoints)?;
@@ -224,9 +225,9 @@ fn begin(run: &Run<'_>, observer: &mut dyn Observer) -> Result<(Decoder, AdamW, 
 }
 
 /// A run before its first step.
-fn fresh(run: &Run<'_>) -> (Decoder, AdamW, State) {
+fn fresh(run: &Run<'_>) -> (Decoder, Optimizer, State) {
     let model = Decoder::init(&run.config.model, run.config.seed, run.device);
-    let optimizer = AdamW::new(run.config.train.optimizer.clone());
+    let optimizer = Optimizer::new(run.config.train.optimizer.clone());
     (model, optimizer, State::new(run.config, run.data_identity.into()))
 }
 
@@ -237,7 +238,7 @@ fn fresh(run: &Run<'_>) -> (Decoder, AdamW, State) {
 fn give_up(
     run: &Run<'_>,
     model: Decoder,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     state: State,
     Fault { what, value }: Fault,
     observer: &mut dyn Observer,
@@ -365,7 +366,7 @@ impl Logs {
 fn save(
     run: &Run<'_>,
     model: &Decoder,
-    optimizer: &AdamW,
+    optimizer: &Optimizer,
     state: &mut State,
     saved: &mut u64,
     observer: &mut dyn Observer,

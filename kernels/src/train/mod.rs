@@ -20,6 +20,7 @@ pub mod cross_entropy;
 pub mod embedding;
 pub mod fake_quantize;
 pub mod gemm;
+pub mod newton_schulz;
 pub mod norm;
 pub mod pool;
 
