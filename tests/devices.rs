@@ -3,6 +3,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use tern_format::config::{ActivationQuantizer, Quantizer};
+use tern_model::Precision;
 use tern_model::fused::{self, Activation, AttentionShape, RopeTables};
 use tern_model::parameters::values;
 use tern_tests::training::Training;
@@ -64,10 +65,13 @@ fn compare(name: &str, other: &str, shapes: &[[usize; 2]], f: impl Fn(&[Tensor<2
 fn operations(other: &str) {
     for (rows, d_input, d_output) in [(1, 1, 1), (33, 17, 5), (64, 128, 336)] {
         compare("linear", other, &[[rows, d_input], [d_output, d_input]], |x| {
-            fused::linear(x[0].clone(), x[1].clone())
+            fused::linear(x[0].clone(), x[1].clone(), Precision::F32)
         });
         compare("quantized_linear", other, &[[rows, d_input], [d_output, d_input]], |x| {
-            fused::quantized_linear(x[0].clone(), x[1].clone(), 0.0)
+            fused::quantized_linear(x[0].clone(), x[1].clone(), 0.0, Precision::F32)
+        });
+        compare("ternary_linear", other, &[[rows, d_input], [d_output, d_input]], |x| {
+            fused::ternary_linear(x[0].clone(), x[1].clone(), 0.0, Precision::F32)
         });
         compare("fake_ternarize", other, &[[rows, d_input]], |x| {
             fused::fake_ternarize(x[0].clone(), 1e-5)

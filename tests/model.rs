@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use tern_format::config::{ActivationQuantizer, Architecture, ModelConfig, Quantizer};
 use tern_model::Decoder;
+use tern_model::Precision;
 use tern_model::fused::{self, Activation};
 use tern_model::parameters::{export, import, values};
 use tern_tests::names::ours;
@@ -374,9 +375,10 @@ fn the_quantizers_meet_their_golden(device: &Device) {
 fn a_quantized_product_is_exact_before_it_is_scaled(device: &Device) {
     let io = golden("quant_units", "io.safetensors");
     let (x, w) = (|| matrix(&io["x"], device), || matrix(&io["w"], device));
-    for product in
-        [fused::quantized_linear(x(), w(), 0.0), fused::plain_quantized_linear(x(), w(), 0.0)]
-    {
+    for product in [
+        fused::quantized_linear(x(), w(), 0.0, Precision::F32),
+        fused::plain_quantized_linear(x(), w(), 0.0),
+    ] {
         let product = values(product);
         assert!(relative_difference(&product, &io["y_from_int"].values) <= 3e-7);
         // Undoing both scales must land on the golden's integers.
@@ -395,8 +397,8 @@ fn gradients_go_straight_through(device: &Device) {
     let w = matrix(&io["w"], device).require_grad();
     let x = matrix(&io["ste_x"], device).require_grad();
     let fake =
-        fused::linear(fused::fake_quantize_int8(x.clone()), fused::fake_ternarize(w.clone(), 0.0));
-    for y in [fake, fused::quantized_linear(x.clone(), w.clone(), 0.0)] {
+        fused::ternary_linear(fused::fake_quantize_int8(x.clone()), w.clone(), 0.0, Precision::F32);
+    for y in [fake, fused::quantized_linear(x.clone(), w.clone(), 0.0, Precision::F32)] {
         let gradients = (y * matrix(&io["ste_g"], device)).sum().backward();
         for (tensor, expected) in [(&x, "ste_dx"), (&w, "ste_dw")] {
             let found = values(tensor.grad(&gradients).unwrap());

@@ -15,6 +15,7 @@ use tern_kernels::ternary::Kernel;
 use tern_kernels::ternary_matrix::{T2, TernaryMatrix};
 use tern_kernels::tokens::Int8Tokens;
 use tern_model::Decoder;
+use tern_model::Precision;
 use tern_model::fused;
 use tern_model::parameters::{HostTensor, export, import, values};
 use tern_train::export::pack;
@@ -153,7 +154,7 @@ fn trits_scales_and_integer_products_are_equal_to_the_bit() {
 
         let x = &x[..3 * d_input];
         let rows = Tensor::<2>::from_data(TensorData::new(x.to_vec(), [3, d_input]), &device);
-        let product = values(fused::quantized_linear(rows, w, 0.0));
+        let product = values(fused::quantized_linear(rows, w, 0.0, Precision::F32));
         for kernel in Kernel::available() {
             // Without the scale of the weights: the order of the two differs, and so the last bit.
             let part = T2 { bytes: &stored.bytes, d_output, scale: 1.0 };

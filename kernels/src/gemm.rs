@@ -41,6 +41,11 @@ impl<'a> Matrix<'a> {
         Self { values, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
+    /// Rows and columns.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.rows, self.cols]
+    }
+
     /// Rows of `cols` entries that start `row_stride` apart.
     ///
     /// # Panics

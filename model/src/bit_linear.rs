@@ -6,22 +6,31 @@ use tern_format::config::{ActivationQuantizer, LinearShape, ModelConfig, Quantiz
 
 use crate::fused;
 use crate::parameters::Init;
+use crate::precision::Precision;
 
-/// How a product quantizes its two sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quantizers {
+/// How a product quantizes its two sides, and what it rounds them to.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
     weights: Quantizer,
     activations: ActivationQuantizer,
+    pub(crate) precision: Precision,
 }
 
-impl Quantizers {
+impl Product {
     /// Floats times floats.
-    pub const NONE: Self =
-        Self { weights: Quantizer::None, activations: ActivationQuantizer::None };
+    pub const FLOAT: Self = Self {
+        weights: Quantizer::None,
+        activations: ActivationQuantizer::None,
+        precision: Precision::F32,
+    };
 
-    /// Those of a model's ternary layers.
-    pub fn new(config: &ModelConfig) -> Self {
-        Self { weights: config.quantizer, activations: config.activation_quantizer }
+    /// That of a model's ternary layers.
+    pub fn ternary(config: &ModelConfig) -> Self {
+        Self {
+            weights: config.quantizer,
+            activations: config.activation_quantizer,
+            precision: Precision::F32,
+        }
     }
 
     /// `x * ternarize(latent)^T`, straight through to the latent weights (arXiv:2402.17764); a plain product without
@@ -32,17 +41,21 @@ impl Quantizers {
     /// - `x`: `[rows, d_input]`
     /// - `latent`: `[d_output, d_input]`
     /// - returns `[rows, d_output]`
-    pub fn product(self, x: Tensor<2>, latent: Tensor<2>) -> Tensor<2> {
-        let extra_eps = self.weights.extra_eps();
-        match (self.weights, self.activations) {
-            (Quantizer::None, _) => fused::linear(x, latent),
+    pub fn of(self, x: Tensor<2>, latent: Tensor<2>) -> Tensor<2> {
+        let Self { weights, activations, precision } = self;
+        let extra_eps = weights.extra_eps();
+        match (weights, activations) {
+            (Quantizer::None, _) => fused::linear(x, latent, precision),
             (Quantizer::MiniLm, activations) => {
-                fused::minilm_linear(x, latent, activations == ActivationQuantizer::Int8)
+                let int8 = activations == ActivationQuantizer::Int8;
+                fused::minilm_linear(x, latent, int8, precision)
             }
             (_, ActivationQuantizer::None) => {
-                fused::linear(x, fused::fake_ternarize(latent, extra_eps))
+                fused::ternary_linear(x, latent, extra_eps, precision)
             }
-            (_, ActivationQuantizer::Int8) => fused::quantized_linear(x, latent, extra_eps),
+            (_, ActivationQuantizer::Int8) => {
+                fused::quantized_linear(x, latent, extra_eps, precision)
+            }
         }
     }
 }
@@ -55,7 +68,7 @@ pub struct BitLinear {
     /// `[d_output]`, never quantized.
     pub bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
-    quantizers: Quantizers,
+    pub(crate) product: Product,
 }
 
 impl BitLinear {
@@ -69,7 +82,7 @@ impl BitLinear {
         Self {
             weight: init.normal([d_output, d_input], config.initializer_range, device),
             bias: bias.then(|| Param::from_tensor(Tensor::zeros([d_output], device))),
-            quantizers: Quantizers::new(config),
+            product: Product::ternary(config),
         }
     }
 
@@ -78,7 +91,7 @@ impl BitLinear {
     /// - `x`: `[rows, d_input]`
     /// - returns `[rows, d_output]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.add_bias(self.quantizers.product(x, self.weight.val()))
+        self.add_bias(self.product.of(x, self.weight.val()))
     }
 
     /// What layers give that are one matrix to the quantizer, with one scale: one product, cut where its layers end.
@@ -90,7 +103,7 @@ impl BitLinear {
     pub fn forward_as_one<const N: usize>(layers: [&Self; N], x: Tensor<2>) -> [Tensor<2>; N] {
         let latents = layers.map(|layer| layer.weight.val());
         let widths = latents.each_ref().map(|latent| latent.dims()[0]);
-        let all = layers[0].quantizers.product(x, Tensor::cat(latents.into(), 0));
+        let all = layers[0].product.of(x, Tensor::cat(latents.into(), 0));
         let mut start = 0;
         std::array::from_fn(|i| {
             let y = all.clone().narrow(1, start, widths[i]);

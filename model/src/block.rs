@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 use tern_format::config::ModelConfig;
 
 use crate::attention::Attention;
+use crate::bit_linear::BitLinear;
 use crate::fused::RopeTables;
 use crate::mlp::Mlp;
 use crate::norm::Norm;
@@ -49,5 +50,14 @@ impl Block {
         let x = x + attended;
         let fed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
         x + fed
+    }
+
+    /// All linear layers.
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut BitLinear> {
+        let (attention, mlp) = (&mut self.self_attn, &mut self.mlp);
+        [&mut attention.q_proj, &mut attention.k_proj, &mut attention.v_proj, &mut attention.o_proj]
+            .into_iter()
+            .chain(&mut mlp.gate_proj)
+            .chain([&mut mlp.up_proj, &mut mlp.down_proj])
     }
 }

@@ -4,12 +4,13 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use tern_format::config::{ModelConfig, Position};
 
-use crate::bit_linear::Quantizers;
+use crate::bit_linear::Product;
 use crate::block::Block;
 use crate::embedding::Embedding;
 use crate::fused::{self, RopeTables};
 use crate::norm::Norm;
 use crate::parameters::Init;
+use crate::precision::Precision;
 
 /// Embedding, blocks and final norm; named as in Hugging Face's LLaMA.
 #[derive(Module, Debug)]
@@ -32,7 +33,7 @@ pub struct Decoder {
     /// The head, unless it is the embedding.
     pub lm_head: Option<Embedding>,
     #[module(skip)]
-    head: Quantizers,
+    head: Product,
 }
 
 impl Decoder {
@@ -56,8 +57,18 @@ impl Decoder {
             },
             lm_head: (!config.tie_word_embeddings)
                 .then(|| Embedding::init(config.vocab_size, config, init, device)),
-            head: if config.ternary_head { Quantizers::new(config) } else { Quantizers::NONE },
+            head: if config.ternary_head { Product::ternary(config) } else { Product::FLOAT },
         }
+    }
+
+    /// The same model with products of this precision; those of the attention scores stay f32.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.head.precision = precision;
+        for linear in self.model.layers.iter_mut().flat_map(Block::linears_mut) {
+            linear.product.precision = precision;
+        }
+        self
     }
 
     /// # Shapes
@@ -76,7 +87,7 @@ impl Decoder {
             x = block.forward(x, shape);
         }
         let head = self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens);
-        self.head.product(self.model.norm.forward(x), head.weight.val())
+        self.head.of(self.model.norm.forward(x), head.weight.val())
     }
 
     /// Mean cross-entropy of the next tokens, nats per token.

@@ -16,8 +16,8 @@ mod layer_norm;
 mod linear;
 mod minilm_linear;
 mod newton_schulz;
-mod quantized_linear;
 mod rms_norm;
+mod ternary_linear;
 #[cfg(test)]
 mod tests;
 
@@ -34,5 +34,7 @@ pub use layer_norm::{layer_norm, plain_layer_norm};
 pub use linear::{linear, plain_linear};
 pub use minilm_linear::minilm_linear;
 pub use newton_schulz::{newton_schulz, plain_newton_schulz};
-pub use quantized_linear::{plain_quantized_linear, quantized_linear};
 pub use rms_norm::{plain_rms_norm, rms_norm};
+pub use ternary_linear::{
+    plain_quantized_linear, plain_ternary_linear, quantized_linear, ternary_linear,
+};

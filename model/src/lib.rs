@@ -14,5 +14,7 @@ pub mod fused;
 pub mod mlp;
 pub mod norm;
 pub mod parameters;
+pub mod precision;
 
 pub use decoder::Decoder;
+pub use precision::Precision;

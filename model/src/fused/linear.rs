@@ -7,23 +7,26 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
-use tern_kernels::train::gemm::{Matrix, matmul};
+use tern_kernels::train::gemm::Matrix;
 use tern_kernels::train::pool;
 
 use super::flex::{contiguous, fusible, recycle, sides, tensor, values};
+use crate::precision::Precision;
 
-/// `y = x * w^T`. Backward: `dx = dy * w`, `dw = dy^T * x`, each only where its input is tracked.
+/// `y = x * w^T`. Backward: `dx = dy * w`, `dw = dy^T * x`, each only where its input is tracked. `precision` is that of
+/// all three products on the CPU; other devices have their own.
 ///
 /// # Shapes
 ///
 /// - `x`: `[rows, d_input]`
 /// - `w`: `[d_output, d_input]`
 /// - returns `[rows, d_output]`
-pub fn linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
+pub fn linear(x: Tensor<2>, w: Tensor<2>, precision: Precision) -> Tensor<2> {
     if !fusible(&x) || !fusible(&w) {
         return plain_linear(x, w);
     }
-    Tensor::from_dispatch(<Dispatch as Linear>::fused_linear(x.into_dispatch(), w.into_dispatch()))
+    let (x, w) = (x.into_dispatch(), w.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Linear>::fused_linear(x, w, precision))
 }
 
 /// [`linear`] composed of Burn's operations.
@@ -33,34 +36,44 @@ pub fn plain_linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
 
 #[backend_extension(Flex, Autodiff)]
 trait Linear: Backend {
-    fn fused_linear(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_linear(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self>;
 }
 
-fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
+pub(super) fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
     let [rows, cols] = sides(tensor);
     Matrix::new(values(tensor), rows, cols)
 }
 
-fn product(a: Matrix<'_>, b: Matrix<'_>, shape: [usize; 2]) -> FlexTensor {
-    let mut out = pool::take(shape[0] * shape[1]);
-    matmul(a, b, &mut out);
-    tensor(out, shape)
+/// `a * b` in a buffer of the pool: as many rows as `a`, as many columns as `b`.
+pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, precision: Precision) -> Vec<f32> {
+    let mut out = pool::take(a.shape()[0] * b.shape()[1]);
+    precision.matmul(a, b, &mut out);
+    out
 }
 
 impl Linear for Flex {
-    fn fused_linear(x: FlexTensor, w: FlexTensor) -> FlexTensor {
+    fn fused_linear(x: FlexTensor, w: FlexTensor, precision: Precision) -> FlexTensor {
         let (x, w) = (contiguous(x), contiguous(w));
-        product(matrix(&x), matrix(&w).transposed(), [sides(&x)[0], sides(&w)[0]])
+        let y = product(matrix(&x), matrix(&w).transposed(), precision);
+        tensor(y, [sides(&x)[0], sides(&w)[0]])
     }
 }
 
 impl<C: CheckpointStrategy> Linear for Autodiff<Flex, C> {
-    fn fused_linear(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn fused_linear(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
         let ((x, x_node), (w, w_node)) = (x.into_parts(), w.into_parts());
         let (x, w) = (contiguous(x), contiguous(w));
-        let y = Flex::fused_linear(x.clone(), w.clone());
+        let y = Flex::fused_linear(x.clone(), w.clone(), precision);
         match LinearBackward.prepare::<C>([x_node, w_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((x, w), y),
+            OpsKind::Tracked(prep) => prep.finish((x, w, precision), y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         }
     }
@@ -70,20 +83,20 @@ impl<C: CheckpointStrategy> Linear for Autodiff<Flex, C> {
 struct LinearBackward;
 
 impl Backward<Flex, 2> for LinearBackward {
-    /// `x` and `w`.
-    type State = (FlexTensor, FlexTensor);
+    /// `x`, `w` and the precision of their product.
+    type State = (FlexTensor, FlexTensor, Precision);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let (x, w) = ops.state;
+        let (x, w, precision) = ops.state;
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let [x_node, w_node] = ops.parents;
         if let Some(node) = w_node {
-            let dw = product(matrix(&dy).transposed(), matrix(&x), sides(&w));
-            grads.register::<Flex>(node.id, dw);
+            let dw = product(matrix(&dy).transposed(), matrix(&x), precision);
+            grads.register::<Flex>(node.id, tensor(dw, sides(&w)));
         }
         if let Some(node) = x_node {
-            let dx = product(matrix(&dy), matrix(&w), sides(&x));
-            grads.register::<Flex>(node.id, dx);
+            let dx = product(matrix(&dy), matrix(&w), precision);
+            grads.register::<Flex>(node.id, tensor(dx, sides(&x)));
         }
         recycle(dy);
         recycle(x);

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 
 use super::fake_quantize::straight_through;
 use super::linear::linear;
+use crate::precision::Precision;
 
 /// Added to the mean and the maximum that divide.
 const EPS: f64 = 1e-8;
@@ -13,24 +14,24 @@ const EPS: f64 = 1e-8;
 /// (github.com/0sparsh2/MiniLM). Halves round to even.
 ///
 /// Backward: straight through the rounding alone, so also into `s` and `a`, and not through a clamp that holds a value at its
-/// bound: the latents of the trits -1 and 1 learn through `s` alone, the inputs of the code 127 through `a`. It is composed
-/// of Burn's operations on every device.
+/// bound: the latents of the trits -1 and 1 learn through `s` alone, the inputs of the code 127 through `a`. But for the product it is
+/// composed of Burn's operations on every device.
 ///
 /// # Shapes
 ///
 /// - `x`: `[rows, d_input]`
 /// - `w`: `[d_output, d_input]`
 /// - returns `[rows, d_output]`
-pub fn minilm_linear(x: Tensor<2>, w: Tensor<2>, int8: bool) -> Tensor<2> {
+pub fn minilm_linear(x: Tensor<2>, w: Tensor<2>, int8: bool, precision: Precision) -> Tensor<2> {
     let s = w.clone().abs().mean().unsqueeze::<2>(); // [1, 1]
     let trits = round_and_clamp(w / s.clone().add_scalar(EPS), -1.0, 1.0);
     if !int8 {
-        return linear(x, trits) * s;
+        return linear(x, trits, precision) * s;
     }
     let a = x.clone().abs().max_dim(1); // [rows, 1]
     let k = a.clone().add_scalar(EPS).recip().mul_scalar(127.0);
     let codes = round_and_clamp(x * k, -128.0, 127.0);
-    linear(codes, trits) * (s * a).div_scalar(127.0)
+    linear(codes, trits, precision) * (s * a).div_scalar(127.0)
 }
 
 /// The nearest whole number between the bounds, with the gradient of `x` where it is strictly between them.

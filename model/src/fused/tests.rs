@@ -4,6 +4,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::*;
+use crate::precision::Precision;
 
 /// Relative to the largest entry: f32 sums of some hundred terms in another order.
 const TOLERANCE: f32 = 1e-5;
@@ -74,7 +75,12 @@ fn linear_equals_plain() {
         for (d_input, d_output) in [(1, 1), (5, 3), (128, 336), (33, 64)] {
             let inputs = [noise([rows, d_input], 1), noise([d_output, d_input], 2)];
             let plain = |x: &[Tensor<2>]| plain_linear(x[0].clone(), x[1].clone());
-            compare("linear", &inputs, |x| linear(x[0].clone(), x[1].clone()), plain);
+            compare(
+                "linear",
+                &inputs,
+                |x| linear(x[0].clone(), x[1].clone(), Precision::F32),
+                plain,
+            );
         }
     }
 }
@@ -83,7 +89,7 @@ fn linear_equals_plain() {
 fn linear_skips_what_is_not_tracked() {
     let x = noise([7, 5], 1);
     let w = noise([3, 5], 2).require_grad();
-    let gradients = linear(x.clone(), w.clone()).sum().backward();
+    let gradients = linear(x.clone(), w.clone(), Precision::F32).sum().backward();
     assert!(w.grad(&gradients).is_some());
     assert!(x.grad(&gradients).is_none());
 }
@@ -133,7 +139,7 @@ fn add_bias_equals_plain() {
             |x| plain_add_bias(x[0].clone(), bias(x)),
         );
         // A result that nobody else holds takes the bias in place.
-        let product = |x: &[Tensor<2>]| linear(x[0].clone(), x[0].clone());
+        let product = |x: &[Tensor<2>]| linear(x[0].clone(), x[0].clone(), Precision::F32);
         let wide = noise([1, rows], 7).reshape([rows]);
         compare(
             "add_bias in place",
@@ -235,8 +241,43 @@ fn quantized_linear_equals_plain() {
     for (rows, d_input, d_output) in [(1, 1, 1), (3, 17, 5), (65, 128, 336)] {
         let inputs = [noise([rows, d_input], 14), noise([d_output, d_input], 15)];
         let plain = |x: &[Tensor<2>]| plain_quantized_linear(x[0].clone(), x[1].clone(), 0.0);
-        let fused = |x: &[Tensor<2>]| quantized_linear(x[0].clone(), x[1].clone(), 0.0);
+        let fused =
+            |x: &[Tensor<2>]| quantized_linear(x[0].clone(), x[1].clone(), 0.0, Precision::F32);
         compare("quantized_linear", &inputs, fused, plain);
+        let plain = |x: &[Tensor<2>]| plain_ternary_linear(x[0].clone(), x[1].clone(), 1e-5);
+        let fused =
+            |x: &[Tensor<2>]| ternary_linear(x[0].clone(), x[1].clone(), 1e-5, Precision::F32);
+        compare("ternary_linear", &inputs, fused, plain);
+    }
+}
+
+/// Sides rounded to eight bits move a sum of n terms by some 2^-8 of its size; whole numbers not at all.
+#[test]
+fn products_in_bf16_are_near_those_in_f32_and_of_codes_the_same() {
+    let bf16 = Precision::bf16_or_f32();
+    if matches!(bf16, Precision::F32) {
+        eprintln!("skipped: this CPU has no products of bf16");
+        return;
+    }
+    let inputs = [noise([65, 128], 14), noise([336, 128], 15)];
+    type Product = fn(Tensor<2>, Tensor<2>, Precision) -> Tensor<2>;
+    let products: [(Product, bool); 3] = [
+        (linear, false),
+        (|x, w, precision| ternary_linear(x, w, 0.0, precision), false),
+        (|x, w, precision| quantized_linear(x, w, 0.0, precision), true),
+    ];
+    for (product, is_exact) in products {
+        let of = |precision| {
+            run(&inputs, &|x: &[Tensor<2>]| product(x[0].clone(), x[1].clone(), precision))
+        };
+        let (found, wanted) = (of(bf16), of(Precision::F32));
+        assert_eq!(found[0] == wanted[0], is_exact);
+        for (found, wanted) in found.iter().zip(&wanted) {
+            let largest = wanted.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+            for (found, wanted) in found.iter().zip(wanted) {
+                assert!((found - wanted).abs() < 1e-2 * largest, "{found} is not {wanted}");
+            }
+        }
     }
 }
 
@@ -271,11 +312,11 @@ fn minilm_linear_has_gradients_through_its_scales_and_none_where_a_clamp_holds()
     let (s, a) = (1.25f32, 0.9f32);
     // Codes 99, -42 and 127; trits 1, -1, 0 and 0, 1, -1.
     let factor = s * a / 127.0;
-    near(minilm_linear(x(), w(), true), &[141.0 * factor, -169.0 * factor]);
-    near(minilm_linear(x(), w(), false), &[s * (0.7 + 0.3), s * (-0.3 - 0.9)]);
+    near(minilm_linear(x(), w(), true, Precision::F32), &[141.0 * factor, -169.0 * factor]);
+    near(minilm_linear(x(), w(), false, Precision::F32), &[s * (0.7 + 0.3), s * (-0.3 - 0.9)]);
 
     let tracked = w().require_grad();
-    let gradients = minilm_linear(x(), tracked.clone(), true).sum().backward();
+    let gradients = minilm_linear(x(), tracked.clone(), true, Precision::F32).sum().backward();
     // Only the two zeros, 0.1 and -0.2, are not held.
     let open = [0.0, 0.0, 127.0 * factor / s, 99.0 * factor / s, 0.0, 0.0];
     let pull: f32 = open.iter().zip(&latent).map(|(g, w)| g * w / s).sum();
