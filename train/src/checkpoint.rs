@@ -407,7 +407,7 @@ impl Checkpoint {
             );
             return Err(Error::Checkpoint { path, rule });
         }
-        let model = import(Decoder::init(&config.model, config.seed, device), model)
+        let model = import(config.decoder(device), model)
             .map_err(|source| Error::Weights { path: path.join(MODEL), source })?;
         let inner = device.clone().inner();
         let optimizer =

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tern_datasets::config::DataConfig;
@@ -9,6 +10,7 @@ use tern_format::checksum::sha256;
 use tern_format::config::ModelConfig;
 use tern_format::packed::GenerationDefaults;
 use tern_format::regular_file::read_small_text;
+use tern_model::Decoder;
 
 use crate::error::{Error, Result, rule};
 use crate::guard::GuardConfig;
@@ -56,7 +58,7 @@ pub struct TrainConfig {
     /// Forward passes per optimizer step; their gradients are averaged. Unit: passes.
     #[schemars(range(min = 1, max = 65536))]
     pub grad_accum: usize,
-    /// Type of the weights and of the arithmetic.
+    /// What the products of the linear layers round their two sides to; weights, sums and all else are f32.
     pub precision: Precision,
     /// Largest L2 norm of all gradients together; 0 leaves them as they are. Unit: none.
     #[schemars(range(min = 0.0))]
@@ -78,12 +80,14 @@ pub struct TrainConfig {
     pub guard: GuardConfig,
 }
 
-/// The arithmetic of training.
+/// The arithmetic of products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// IEEE single precision throughout.
+    /// Nothing: IEEE single precision throughout.
     F32,
+    /// bfloat16, on the device `cpu` where the CPU has instructions for it; elsewhere f32, which is said.
+    Bf16,
 }
 
 /// The `[samples]` table.
@@ -190,6 +194,15 @@ impl RunConfig {
             .map(|(key, here, there)| format!("{key} was {here}, is {there}"))
             .collect();
         differences.join("; ")
+    }
+
+    /// The model before its first step.
+    pub fn decoder(&self, device: &Device) -> Decoder {
+        let precision = match self.train.precision {
+            Precision::F32 => tern_model::Precision::F32,
+            Precision::Bf16 => tern_model::Precision::bf16_or_f32(),
+        };
+        Decoder::init(&self.model, self.seed, device).with_precision(precision)
     }
 
     /// Sequences that one optimizer step sees.

@@ -12,6 +12,7 @@ pub mod gradients;
 pub mod guard;
 pub mod metrics;
 mod muon;
+pub mod objective;
 pub mod optimizer;
 pub mod plan;
 mod preset;

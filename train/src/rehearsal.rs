@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use serde::Serialize;
-use tern_model::Decoder;
+use tern_kernels::train::pool::keep_freed_memory;
 
 use crate::config::RunConfig;
 use crate::evaluation::inputs_and_targets;
@@ -30,7 +30,8 @@ impl Rehearsal {
     ///
     /// Nothing is read or written; the memory is that of a run.
     pub fn measure(config: &RunConfig, device: &Device) -> Self {
-        let mut model = Decoder::init(&config.model, config.seed, device);
+        keep_freed_memory();
+        let mut model = config.decoder(device);
         let mut optimizer = Optimizer::new(config.train.optimizer.clone());
         let windows = windows(config);
         let (mut micro_batch_seconds, mut optimizer_seconds) = (0.0, 0.0);

@@ -4,35 +4,32 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use tern_datasets::batches::{Batches, ValidationSet};
 use tern_format::atomic::remove_temporaries;
+use tern_kernels::train::pool::keep_freed_memory;
 use tern_model::Decoder;
 
 use crate::checkpoint::{self, Best, State};
 use crate::config::RunConfig;
 use crate::directory::RunDirectory;
 use crate::error::{Error, Result};
-use crate::evaluation::{Validation, inputs_and_targets, validate};
+use crate::evaluation::Validation;
 use crate::gradients::Gradients;
 use crate::guard::Spike;
 use crate::metrics::{Event, EventKind, JsonLines, Metrics, Timings};
+use crate::objective::Objective;
 use crate::optimizer::Optimizer;
 use crate::weights::Weights;
 
 /// Where a run trains, on what, and how far.
-pub struct Run<'a> {
+pub struct Run<'a, O> {
     /// Its configuration.
     pub config: &'a RunConfig,
     /// Where it writes.
     pub directory: &'a RunDirectory,
     /// With autodiff.
     pub device: &'a Device,
-    /// Training windows.
-    pub batches: &'a Batches,
-    /// Validation windows.
-    pub validation: &'a ValidationSet,
-    /// Bytes of text that the validation's predicted tokens stand for.
-    pub validation_bytes: usize,
+    /// What it learns.
+    pub objective: &'a O,
     /// Identity of the data: SHA-256 over their settings and sources.
     pub data_identity: &'a str,
     /// Leave the loop after this step, as if interrupted; the schedule stays that of all steps.
@@ -84,8 +81,9 @@ pub struct Outcome {
 ///
 /// [`Error::Diverged`] after too many such steps in a row, a checkpoint of other settings or data, and whatever stops a
 /// file from being written; the checkpoints on the disk stay whole.
-pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
-    let Run { config, device, batches, validation, .. } = run;
+pub fn train<O: Objective>(run: &Run<'_, O>, observer: &mut dyn Observer) -> Result<Outcome> {
+    let Run { config, objective, .. } = run;
+    keep_freed_memory();
     let (mut model, mut optimizer, mut state) = begin(run, observer)?;
     let mut logs = Logs::open(run.directory, state.step, observer)?;
     let steps = config.train.steps;
@@ -102,10 +100,9 @@ pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
         let mut gradients = Gradients::default();
         let mut step_loss = 0.0;
         for micro_step in 0..train.grad_accum {
-            let windows = batches.batch(state.step, micro_step, config.data.micro_batch);
-            let (ids, targets) = inputs_and_targets(&windows, config.data.seq_len, device);
+            let batch = objective.batch(state.step, micro_step);
             clock.lap(Phase::Batch);
-            let loss = model.loss(ids, targets).div_scalar(train.grad_accum as f64);
+            let loss = objective.loss(&model, batch).div_scalar(train.grad_accum as f64);
             step_loss += f64::from(loss.clone().into_scalar::<f32>());
             clock.lap(Phase::Forward);
             gradients.add(&model, loss.backward());
@@ -129,8 +126,8 @@ pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
             }
             Some(fault) => {
                 state.guard.skip();
-                let windows = batches.starts(state.step, config.sequences_per_step());
-                logs.event(skip_event(step, fault, windows), observer)?;
+                let places = objective.places(state.step, config.sequences_per_step());
+                logs.event(skip_event(step, fault, places), observer)?;
             }
         }
         clock.lap(Phase::Optimizer);
@@ -138,8 +135,7 @@ pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
         loss = Some(step_loss);
 
         let validated = step.is_multiple_of(train.eval_every) || step == steps;
-        let validated = validated
-            .then(|| validate(&model, validation, run.validation_bytes, &config.data, device));
+        let validated = validated.then(|| objective.validate(&model));
         clock.lap(Phase::Validation);
         if let Some(v) = validated.filter(|v| !v.loss.is_finite()) {
             logs.event(validation_event(step, v.loss), observer)?;
@@ -193,7 +189,7 @@ pub fn train(run: &Run<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
 }
 
 /// Fresh weights, or those of the latest whole checkpoint.
-fn begin(run: &Run<'_>, observer: &mut dyn Observer) -> Result<(Decoder, Optimizer, State)> {
+fn begin<O>(run: &Run<'_, O>, observer: &mut dyn Observer) -> Result<(Decoder, Optimizer, State)> {
     let Run { config, directory, device, .. } = run;
     let checkpoints = directory.checkpoints();
     checkpoint::sweep(&checkpoints)?;
@@ -225,8 +221,8 @@ fn begin(run: &Run<'_>, observer: &mut dyn Observer) -> Result<(Decoder, Optimiz
 }
 
 /// A run before its first step.
-fn fresh(run: &Run<'_>) -> (Decoder, Optimizer, State) {
-    let model = Decoder::init(&run.config.model, run.config.seed, run.device);
+fn fresh<O>(run: &Run<'_, O>) -> (Decoder, Optimizer, State) {
+    let model = run.config.decoder(run.device);
     let optimizer = Optimizer::new(run.config.train.optimizer.clone());
     (model, optimizer, State::new(run.config, run.data_identity.into()))
 }
@@ -235,8 +231,8 @@ fn fresh(run: &Run<'_>) -> (Decoder, Optimizer, State) {
 ///
 /// That is the state before the skipped steps, whose checkpoints go; or, where the last update itself overflowed, the
 /// latest whole checkpoint, or the initial weights.
-fn give_up(
-    run: &Run<'_>,
+fn give_up<O>(
+    run: &Run<'_, O>,
     model: Decoder,
     optimizer: Optimizer,
     state: State,
@@ -363,8 +359,8 @@ impl Logs {
 }
 
 /// Saves a checkpoint unless this step has one, then removes what need not be kept.
-fn save(
-    run: &Run<'_>,
+fn save<O>(
+    run: &Run<'_, O>,
     model: &Decoder,
     optimizer: &Optimizer,
     state: &mut State,

@@ -45,6 +45,18 @@ pub fn give(buffer: Vec<f32>) {
     }
 }
 
+/// Lets the allocator keep what is freed, for buffers that the pool does not see: gradients, and what Burn allocates. By
+/// default glibc gives large ones back to the kernel at once, which zeroes their pages for the next step. Elsewhere it does
+/// nothing.
+pub fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: `mallopt` takes two integers, and locks what it changes.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+    }
+}
+
 /// Frees every pooled buffer, for instance before an evaluation of another shape.
 pub fn clear() {
     *POOL.lock().unwrap_or_else(PoisonError::into_inner) = None;

@@ -12,9 +12,10 @@ use tern_format::packed::{PackedModel, Provenance};
 use tern_model::Decoder;
 use tern_model::device::guarded;
 use tern_train::checkpoint::{self, State};
-use tern_train::config::RunConfig;
+use tern_train::config::{Precision, RunConfig};
 use tern_train::directory::RunDirectory;
 use tern_train::export::{Surroundings, project};
+use tern_train::objective::Pretraining;
 use tern_train::plan::Plan;
 use tern_train::trainer::{Outcome, Run, train};
 
@@ -72,6 +73,19 @@ pub(crate) fn interruptions() -> Result<Arc<AtomicBool>> {
 impl Session {
     /// Trains until the end, the stop or the interruption.
     ///
+    /// What becomes of the precision that was asked for.
+    fn products(&self) -> String {
+        match tern_model::Precision::bf16_or_f32() {
+            _ if self.device != "cpu" => {
+                format!("products in f32: bf16 is for the device cpu, and this is {}", self.device)
+            }
+            tern_model::Precision::F32 => {
+                "products in f32: this CPU has no instructions for bf16".into()
+            }
+            precision => format!("products in bf16 ({})", precision.name()),
+        }
+    }
+
     /// Whatever ends it, the terminal is given back; after a panic or a kill the error says how to go on.
     pub(crate) fn train(
         &self,
@@ -101,13 +115,20 @@ impl Session {
         for doubt in self.doubts() {
             terminal.warn(&doubt);
         }
+        if self.config.train.precision == Precision::Bf16 {
+            terminal.say(&self.products());
+        }
         let run = Run {
             config: &self.config,
             directory: &self.directory,
             device: &device,
-            batches: &batches,
-            validation: &validation,
-            validation_bytes: validation.text_bytes(tokenizer)?,
+            objective: &Pretraining {
+                data: &self.config.data,
+                device: &device,
+                batches: &batches,
+                validation: &validation,
+                validation_bytes: validation.text_bytes(tokenizer)?,
+            },
             data_identity: &summary.sha256,
             stop_at: self.stop_at,
             resume: self.resume,
