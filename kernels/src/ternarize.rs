@@ -10,11 +10,21 @@ pub const EPS: f64 = 1e-5;
 /// sum does not depend on the CPU.
 const LANES: usize = 16;
 
+/// Values whose magnitudes make one partial sum: a fixed number, so that who sums a part does not change the sum.
+pub(crate) const CHUNK: usize = 1 << 16;
+
 /// Mean of the absolute values, summed in f64 in a fixed order; 0 if `w` is empty.
 pub fn absmean(w: &[f32]) -> f64 {
-    if w.is_empty() {
-        return 0.0;
-    }
+    mean(w.chunks(CHUNK).map(sum_of_magnitudes), w.len())
+}
+
+/// The mean of `count` values, from the sums of their chunks.
+pub(crate) fn mean(sums: impl Iterator<Item = f64>, count: usize) -> f64 {
+    sums.sum::<f64>() / count.max(1) as f64
+}
+
+/// Sum of the absolute values of one chunk.
+pub(crate) fn sum_of_magnitudes(w: &[f32]) -> f64 {
     let mut lanes = [0.0f64; LANES];
     let blocks = w.chunks_exact(LANES);
     let rest = blocks.remainder();
@@ -24,7 +34,7 @@ pub fn absmean(w: &[f32]) -> f64 {
         }
     }
     let tail: f64 = rest.iter().map(|&value| f64::from(value.abs())).sum();
-    (lanes.iter().sum::<f64>() + tail) / w.len() as f64
+    lanes.iter().sum::<f64>() + tail
 }
 
 /// Splits latent weights into trits and one positive scale, so that `w ≈ scale * trit`.

@@ -8,46 +8,54 @@ use crate::simd::{max, simd, sum};
 /// Rows in one task, and in one partial sum of the loss.
 const ROWS: usize = 64;
 
-/// The mean of `-ln softmax(logits)[target]` over the rows, summed in f64, and its gradient
-/// `(softmax(logits) - onehot(target)) / rows` if asked for.
+/// The mean of `-ln softmax(logits)[target]` over the rows, summed in f64.
 ///
 /// # Shapes
 ///
-/// - `logits`, `gradient`: `[rows, vocab]`
+/// - `logits`: `[rows, vocab]`
 /// - `targets`: `[rows]`, each below `vocab`
 ///
 /// # Panics
 ///
 /// If the shapes disagree or a target is outside the vocabulary.
-pub fn cross_entropy(
-    logits: &[f32],
-    targets: &[u32],
-    vocab: usize,
-    gradient: Option<&mut [f32]>,
-) -> f32 {
-    let rows = targets.len();
-    assert_eq!(logits.len(), rows * vocab, "logits of {rows} x {vocab}");
-    assert!(targets.iter().all(|&target| (target as usize) < vocab), "target outside {vocab}");
-    let (chunk, scale) = (ROWS * vocab.max(1), 1.0 / rows as f32);
-    let parts: Vec<f64> = match gradient {
-        Some(gradient) => {
-            assert_eq!(gradient.len(), logits.len());
-            logits
-                .par_chunks(chunk)
-                .zip(targets.par_chunks(ROWS))
-                .zip(gradient.par_chunks_mut(chunk))
-                .map(|((logits, targets), gradient)| {
-                    with_gradient(logits, targets, vocab, scale, gradient)
-                })
-                .collect()
-        }
-        None => logits
-            .par_chunks(chunk)
-            .zip(targets.par_chunks(ROWS))
-            .map(|(logits, targets)| loss_only(logits, targets, vocab))
-            .collect(),
-    };
+pub fn cross_entropy(logits: &[f32], targets: &[u32], vocab: usize) -> f32 {
+    let rows = checked(logits.len(), targets, vocab);
+    let parts: Vec<f64> = logits
+        .par_chunks(ROWS * vocab.max(1))
+        .zip(targets.par_chunks(ROWS))
+        .map(|(logits, targets)| loss_only(logits, targets, vocab))
+        .collect();
     (parts.iter().sum::<f64>() / rows as f64) as f32
+}
+
+/// As [`cross_entropy`], and the logits become its gradient, `(softmax(logits) - onehot(target)) / rows`: with a large
+/// vocabulary there is no room for both.
+///
+/// # Shapes
+///
+/// - `logits`: `[rows, vocab]`
+/// - `targets`: `[rows]`, each below `vocab`
+///
+/// # Panics
+///
+/// If the shapes disagree or a target is outside the vocabulary.
+pub fn cross_entropy_gradient(logits: &mut [f32], targets: &[u32], vocab: usize) -> f32 {
+    let rows = checked(logits.len(), targets, vocab);
+    let scale = 1.0 / rows as f32;
+    let parts: Vec<f64> = logits
+        .par_chunks_mut(ROWS * vocab.max(1))
+        .zip(targets.par_chunks(ROWS))
+        .map(|(logits, targets)| to_gradient(logits, targets, vocab, scale))
+        .collect();
+    (parts.iter().sum::<f64>() / rows as f64) as f32
+}
+
+/// The number of rows.
+fn checked(logits: usize, targets: &[u32], vocab: usize) -> usize {
+    let rows = targets.len();
+    assert_eq!(logits, rows * vocab, "logits of {rows} x {vocab}");
+    assert!(targets.iter().all(|&target| (target as usize) < vocab), "target outside {vocab}");
+    rows
 }
 
 simd! {
@@ -63,28 +71,26 @@ simd! {
 }
 
 simd! {
-    fn with_gradient<'a>(
-        logits: &'a [f32],
+    fn to_gradient<'a>(
+        logits: &'a mut [f32],
         targets: &'a [u32],
         vocab: usize,
         scale: f32,
-        gradient: &'a mut [f32],
     ) -> f64 {
         let mut loss = 0.0;
-        for ((logits, &target), gradient) in
-            logits.chunks_exact(vocab).zip(targets).zip(gradient.chunks_exact_mut(vocab))
-        {
-            let max = max(logits);
-            for (gradient, logit) in gradient.iter_mut().zip(logits) {
-                *gradient = exp(logit - max);
+        for (row, &target) in logits.chunks_exact_mut(vocab).zip(targets) {
+            let max = max(row);
+            let of_target = row[target as usize] - max;
+            for x in row.iter_mut() {
+                *x = exp(*x - max);
             }
-            let total = sum([gradient], |[x]| x);
-            loss += f64::from(total).ln() - f64::from(logits[target as usize] - max);
+            let total = sum([row], |[x]| x);
+            loss += f64::from(total).ln() - f64::from(of_target);
             let factor = scale / total;
-            for gradient in gradient.iter_mut() {
-                *gradient *= factor;
+            for x in row.iter_mut() {
+                *x *= factor;
             }
-            gradient[target as usize] -= scale;
+            row[target as usize] -= scale;
         }
         loss
     }

@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use crate::simd::{LANES, simd};
-use crate::ternarize::{EPS, absmean};
+use crate::ternarize::{self, EPS};
 
 /// Entries in one task.
 const CHUNK: usize = 1 << 14;
@@ -36,6 +36,12 @@ pub fn trits(w: &[f32], extra_eps: f64, trits: &mut [f32]) -> f32 {
 pub fn ternarize_dequantize(w: &[f32], extra_eps: f64, out: &mut [f32]) {
     let k = (1.0 / (absmean(w).max(EPS) + extra_eps)) as f32;
     ternarize(w, k, k.recip(), out);
+}
+
+/// [`ternarize::absmean`] on all threads, to the bit.
+fn absmean(w: &[f32]) -> f64 {
+    let sums: Vec<f64> = w.par_chunks(ternarize::CHUNK).map(ternarize::sum_of_magnitudes).collect();
+    ternarize::mean(sums.into_iter(), w.len())
 }
 
 fn ternarize(w: &[f32], k: f32, scale: f32, out: &mut [f32]) {

@@ -7,9 +7,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
-use tern_kernels::train::{bias as kernels, pool};
+use tern_kernels::train::bias as kernels;
 
-use super::flex::{contiguous, fusible, recycle, sides, tensor, values};
+use super::flex::{contiguous, fusible, owned, recycle, sides, tensor, values};
 
 /// `x + bias` for each row. Backward: `dx = dy`, `dbias` = the sum of the rows of `dy`.
 ///
@@ -38,14 +38,7 @@ trait AddBias: Backend {
 
 impl AddBias for Flex {
     fn fused_add_bias(x: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        let (mut x, bias) = (contiguous(x), contiguous(bias));
-        // In place where nobody else holds it.
-        let whole = x.bytes().len() == 4 * x.layout().num_elements();
-        if !(x.is_unique() && whole) {
-            let mut copy = pool::take(values(&x).len());
-            copy.copy_from_slice(values(&x));
-            x = tensor(copy, sides(&x));
-        }
+        let (mut x, bias) = (owned(x), contiguous(bias));
         kernels::add_bias(x.storage_mut::<f32>(), values(&bias));
         x
     }

@@ -7,9 +7,9 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Int, Tensor, activation};
 use burn_flex::FlexTensor;
-use tern_kernels::train::{cross_entropy as kernels, pool};
+use tern_kernels::train::cross_entropy as kernels;
 
-use super::flex::{contiguous, fusible, ids, recycle, sides, tensor, values};
+use super::flex::{contiguous, fusible, ids, owned, recycle, sides, tensor, values};
 
 /// Mean over the rows of `-ln softmax(logits)[target]`, in nats.
 ///
@@ -47,7 +47,7 @@ impl CrossEntropy for Flex {
     fn fused_cross_entropy(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
         let logits = contiguous(logits);
         let [_, vocab] = sides(&logits);
-        let loss = kernels::cross_entropy(values(&logits), &ids(&targets), vocab, None);
+        let loss = kernels::cross_entropy(values(&logits), &ids(&targets), vocab);
         recycle(logits);
         tensor(vec![loss], [1])
     }
@@ -60,19 +60,13 @@ impl<C: CheckpointStrategy> CrossEntropy for Autodiff<Flex, C> {
     ) -> FloatTensor<Self> {
         let (logits, node) = logits.into_parts();
         match CrossEntropyBackward.prepare::<C>([node]).compute_bound().stateful() {
-            // The exponentials of the forward pass are the gradient's: one pass makes both.
+            // The exponentials of the forward pass are the gradient's: one pass makes both, where the logits were.
             OpsKind::Tracked(prep) => {
-                let logits = contiguous(logits);
-                let [rows, vocab] = sides(&logits);
-                let mut gradient = pool::take(rows * vocab);
-                let loss = kernels::cross_entropy(
-                    values(&logits),
-                    &ids(&targets),
-                    vocab,
-                    Some(&mut gradient),
-                );
-                recycle(logits);
-                prep.finish(tensor(gradient, [rows, vocab]), tensor(vec![loss], [1]))
+                let mut gradient = owned(logits);
+                let vocab = sides(&gradient)[1];
+                let logits = gradient.storage_mut::<f32>();
+                let loss = kernels::cross_entropy_gradient(logits, &ids(&targets), vocab);
+                prep.finish(gradient, tensor(vec![loss], [1]))
             }
             OpsKind::UnTracked(prep) => prep.finish(Flex::fused_cross_entropy(logits, targets)),
         }

@@ -41,6 +41,17 @@ pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape.into()), DType::F32)
 }
 
+/// The tensor in row-major order, to be written to: itself where nobody else holds it, else a copy.
+pub(super) fn owned(tensor: FlexTensor) -> FlexTensor {
+    let tensor = contiguous(tensor);
+    if tensor.is_unique() && tensor.bytes().len() == 4 * tensor.layout().num_elements() {
+        return tensor;
+    }
+    let mut copy = pool::take(values(&tensor).len());
+    copy.copy_from_slice(values(&tensor));
+    self::tensor(copy, tensor.shape())
+}
+
 /// Gives a tensor's buffer back to the pool if nobody else holds it.
 pub(super) fn recycle(tensor: FlexTensor) {
     if tensor.is_unique()

@@ -44,7 +44,7 @@ pub fn plain_ternary_linear(x: Tensor<2>, w: Tensor<2>, extra_eps: f64) -> Tenso
 /// `y = (codes(x) * trits(w)^T) * scale_x * scale_w`, with the quantizers of [`super::fake_quantize_int8`] and
 /// [`super::fake_ternarize`]: the product is a sum of integers, exact up to a `d_input` of 132,104 (bf16 holds codes and trits,
 /// f32 their sums), and scaled after. Backward: straight through both quantizers, `dx = (dy * trits(w)) * scale_w`,
-/// `dw = (dy * scale_x)^T * codes(x)`.
+/// `dw = dy^T * (codes(x) * scale_x)`.
 ///
 /// # Shapes
 ///
@@ -216,13 +216,14 @@ impl Backward<Flex, 2> for TernaryLinearBackward {
             let dw = match &both.inputs {
                 Inputs::Floats(x) => product(matrix(&dy).transposed(), matrix(x), both.precision),
                 Inputs::Codes(codes, scales) => {
-                    let [rows, d_output] = sides(&dy);
-                    let mut scaled = pool::take(rows * d_output);
-                    scaled.copy_from_slice(values(&dy));
-                    scale_rows(&mut scaled, d_output, scales, 1.0);
-                    let left = Matrix::new(&scaled, rows, d_output).transposed();
-                    let dw = product(left, matrix(codes), both.precision);
-                    pool::give(scaled);
+                    // The inputs again, as the product saw them.
+                    let [rows, d_input] = sides(codes);
+                    let mut inputs = pool::take(rows * d_input);
+                    inputs.copy_from_slice(values(codes));
+                    scale_rows(&mut inputs, d_input, scales, 1.0);
+                    let right = Matrix::new(&inputs, rows, d_input);
+                    let dw = product(matrix(&dy).transposed(), right, both.precision);
+                    pool::give(inputs);
                     dw
                 }
             };
