@@ -28,7 +28,7 @@
 //!
 //! `file_sha256` is over every byte of the file, with its own 64 digits taken as zeros; it stands in the header as
 //! `"file_sha256":"…"`, without white space. It finds damage, not forgery: whoever changes a file can make it anew. Files
-//! without it are read too, as are those of before, whose `data_sha256` is over what follows the header.
+//! without it are read too.
 //!
 //! Tensors lie in the order F32, then F16 and BF16, then U8, by name within each. One model has one sequence of
 //! bytes.

@@ -16,9 +16,6 @@ const FORMAT: &str = "tern";
 /// a model still.
 pub(super) const FILE_SHA256: &str = "file_sha256";
 
-/// Key of the SHA-256 of all that follows the header, in files of before.
-pub(super) const DATA_SHA256: &str = "data_sha256";
-
 /// Name of the tensor that holds the bytes of a SentencePiece model.
 pub(super) const SENTENCEPIECE: &str = "tokenizer.model";
 

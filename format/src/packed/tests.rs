@@ -127,20 +127,13 @@ fn a_flipped_bit_is_found_wherever_it_is() {
 }
 
 #[test]
-fn a_file_of_before_is_read_with_the_checksum_that_it_has() {
+fn a_file_without_a_checksum_is_read_and_says_so() {
     let bytes = model().to_bytes().unwrap();
     let (_, checksum) = PackedModel::parse(bytes.clone().into()).unwrap();
-    let (mut header, mut data) = parts(&bytes);
+    let (mut header, data) = parts(&bytes);
     assert_eq!(header["__metadata__"]["file_sha256"], checksum.unwrap());
     header["__metadata__"].as_object_mut().unwrap().remove("file_sha256");
-    let read = |header: &Value, data: &[u8]| PackedModel::parse(file(header, data).into());
-    assert_eq!(read(&header, &data).unwrap(), (model(), None));
-    header["__metadata__"]["data_sha256"] = crate::checksum::sha256(&data).into();
-    assert_eq!(read(&header, &data).unwrap(), (model(), None));
-    let scale = begin(&header, &format!("{Q_PROJ}_scale"));
-    data[scale] ^= 1;
-    let message = read(&header, &data).unwrap_err().to_string();
-    assert!(message.contains("data_sha256") && message.contains("changed or damaged"), "{message}");
+    assert_eq!(PackedModel::parse(file(&header, &data).into()).unwrap(), (model(), None));
 }
 
 #[test]
