@@ -52,7 +52,8 @@ pub struct Export<'a> {
 ///
 /// # Errors
 ///
-/// A part of the architecture, a tokenizer or a type that llama.cpp would read as another model, with what can hold it.
+/// A part of the architecture, a tokenizer or a type that llama.cpp would read as another model, with what can hold it. A
+/// value or a scale that the type cannot hold shows when the file is written.
 pub fn export(model: &PackedModel, linear: Option<BlockType>) -> Result<Export<'_>> {
     model.validate()?;
     let config = model.config();
