@@ -13,6 +13,7 @@ use tern_format::packed::{
     Check, Encoding, FloatTensor, FloatType, Metadata, PackedModel, Provenance, Tensor,
     TernaryTensor,
 };
+use tern_format::protocol_buffer::{put_bytes, put_float, put_number};
 use tern_format::s24::PATTERNS;
 use tern_format::safetensors::write_f32;
 use tern_format::tokenizer::TokenizerSource;
@@ -206,21 +207,21 @@ fn sentence_pieces() -> Vec<(&'static str, Vec<u8>)> {
         let mut model = Vec::new();
         for (id, piece) in pieces.iter().enumerate() {
             let kind = [2, 3, 3].get(id).copied().unwrap_or(1);
-            field(&mut model, 1, &piece_of(piece, -(id as f32), kind));
+            put_bytes(&mut model, 1, &piece_of(piece, -(id as f32), kind));
         }
-        field(&mut model, 1, &piece_of("<user>", 0.0, 4));
+        put_bytes(&mut model, 1, &piece_of("<user>", 0.0, 4));
         for byte in (0..=255u8).filter(|_| bytes) {
-            field(&mut model, 1, &piece_of(&format!("<0x{byte:02X}>"), 0.0, 6));
+            put_bytes(&mut model, 1, &piece_of(&format!("<0x{byte:02X}>"), 0.0, 6));
         }
         let mut trainer = Vec::new();
-        number(&mut trainer, 3, kind);
-        number(&mut trainer, 35, u64::from(bytes));
-        field(&mut model, 2, &trainer);
-        field(&mut model, 3, &normalizer);
+        put_number(&mut trainer, 3, kind);
+        put_number(&mut trainer, 35, u64::from(bytes));
+        put_bytes(&mut model, 2, &trainer);
+        put_bytes(&mut model, 3, &normalizer);
         model
     };
     let mut with_charsmap = Vec::new();
-    field(&mut with_charsmap, 2, &charsmap());
+    put_bytes(&mut with_charsmap, 2, &charsmap());
     vec![
         ("unigram", model(1, false, Vec::new())),
         ("bpe", model(2, false, Vec::new())),
@@ -233,32 +234,10 @@ fn sentence_pieces() -> Vec<(&'static str, Vec<u8>)> {
 
 fn piece_of(text: &str, score: f32, kind: u64) -> Vec<u8> {
     let mut piece = Vec::new();
-    field(&mut piece, 1, text.as_bytes());
-    piece.push(2 << 3 | 5);
-    piece.extend(score.to_le_bytes());
-    number(&mut piece, 3, kind);
+    put_bytes(&mut piece, 1, text.as_bytes());
+    put_float(&mut piece, 2, score);
+    put_number(&mut piece, 3, kind);
     piece
-}
-
-/// A field of bytes.
-fn field(message: &mut Vec<u8>, number: u64, bytes: &[u8]) {
-    varint(message, number << 3 | 2);
-    varint(message, bytes.len() as u64);
-    message.extend(bytes);
-}
-
-/// A field that is a number.
-fn number(message: &mut Vec<u8>, number: u64, value: u64) {
-    varint(message, number << 3);
-    varint(message, value);
-}
-
-fn varint(message: &mut Vec<u8>, mut value: u64) {
-    while value > 0x7f {
-        message.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    message.push(value as u8);
 }
 
 /// A GGUF file: keys with kind and value, tensors with sides (innermost first), type and bytes.
