@@ -16,7 +16,6 @@ pub mod gguf;
 pub mod harmless;
 pub mod huggingface;
 mod interchange;
-mod jinja;
 pub mod lock;
 pub mod packed;
 mod protocol_buffer;
