@@ -17,7 +17,6 @@ pub mod gguf;
 pub mod harmless;
 pub mod huggingface;
 mod interchange;
-mod jinja;
 pub mod lock;
 pub mod packed;
 pub mod protocol_buffer;

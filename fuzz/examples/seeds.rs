@@ -66,6 +66,9 @@ fn main() -> Result {
     for (name, text) in HUGGINGFACE {
         put("huggingface_config", name, text.as_bytes())?;
     }
+    for (name, text) in CHAT_TEMPLATES {
+        put("chat_template", name, text.as_bytes())?;
+    }
     // Those of `tests/goldens/pytorch`, whose README says how they were made.
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pytorch");
     for name in ["state_dict", "checkpoint"] {
@@ -403,6 +406,26 @@ const HUGGINGFACE: [(&str, &str); 3] = [
     (
         "gpt2",
         r#"{"model_type": "gpt2", "vocab_size": 160, "n_embd": 48, "n_head": 6, "n_layer": 2, "n_positions": 64, "n_inner": null, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "scale_attn_weights": true}"#,
+    ),
+];
+
+/// Messages in turn, an empty line, and a template.
+const CHAT_TEMPLATES: [(&str, &str); 3] = [
+    (
+        "turns",
+        "Hello</s>\nHi\n1 < 2\n\n{% for m in messages %}{{ bos_token + m['role'] + '\\n' + m.content | trim + eos_token }}{% endfor %}\
+        {% if add_generation_prompt %}{{ bos_token }}assistant{% endif %}",
+    ),
+    (
+        "namespace",
+        "Hello\n\n{%- set ns = namespace(last=-1) -%}\n{%- for m in messages[::-1] %}{% if loop.first or m.role == 'user' %}\
+        {% set ns.last = loop.index0 %}{% continue %}{% endif %}{{ m | tojson(indent=2) }}{% endfor %}{{ ns.last }}",
+    ),
+    (
+        "macro",
+        "a\nb\n\n{% macro turn(role, text='') %}<s>{{ role.upper() }}{% generation %}{{ text.split('x')[0] }}{% endgeneration %}</s>{% endmacro %}\
+        {% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}{{ strftime_now('%d %b %Y') }}\
+        {% for m in messages %}{{ turn(m.role, text=m.content) }}{% endfor %}",
     ),
 ];
 

@@ -85,7 +85,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Imported> {
         );
     }
     match map {
-        None => Ok(Imported { model: huggingface(path, options.latent)?, notes: Vec::new() }),
+        None => huggingface(path, options.latent),
         Some(map) if Gguf::recognize(&map) => gguf(&map).map_err(in_file(path)),
         Some(_) => Ok(Imported { model: PackedModel::read(path)?, notes: Vec::new() }),
     }
@@ -100,7 +100,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Imported> {
 /// # Errors
 ///
 /// The file, and the key or tensor in it that breaks a rule.
-pub fn huggingface(directory: &Path, latent: Latent) -> Result<PackedModel> {
+pub fn huggingface(directory: &Path, latent: Latent) -> Result<Imported> {
     let path = directory.join("config.json");
     let config =
         Config::parse(&read_small_text(&path, MOST_JSON_BYTES)?).map_err(in_file(&path))?;
@@ -108,15 +108,16 @@ pub fn huggingface(directory: &Path, latent: Latent) -> Result<PackedModel> {
     let tokenizer = tokenizer(directory)?;
     let contents = store.contents()?;
     let tensors = tensors(&config, &contents, latent).map_err(in_file(&path))?;
+    let (chat_template, notes) = chat_template(directory)?;
     let metadata = Metadata {
         bos: config.bos,
         eos: config.eos,
-        chat_template: chat_template(directory)?,
+        chat_template,
         ..Metadata::new(config.model, tokenizer)
     };
     let model = PackedModel { metadata, tensors };
     model.validate().map_err(in_file(directory))?;
-    Ok(model)
+    Ok(Imported { model, notes })
 }
 
 /// Files that hold tensors.
@@ -392,21 +393,39 @@ fn read_tokenizer(path: &Path) -> Result<TokenizerSource> {
     TokenizerSource::from_bytes(read_small(path, MOST_TOKENIZER_BYTES)?).map_err(in_file(path))
 }
 
-/// The template of conversations: a file of its own, or a key of `tokenizer_config.json`.
-fn chat_template(directory: &Path) -> Result<Option<String>> {
+/// One of several templates.
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+    template: String,
+}
+
+/// The template of conversations, and what to say of it: a file of its own or, where there is none, a key of
+/// `tokenizer_config.json`. Of several, the one that `transformers` takes: it has the name `default`.
+fn chat_template(directory: &Path) -> Result<(Option<String>, Vec<String>)> {
     let path = directory.join("chat_template.jinja");
     if path.exists() {
-        return Ok(Some(read_small_text(&path, MOST_JSON_BYTES)?));
+        return Ok((Some(read_small_text(&path, MOST_JSON_BYTES)?), Vec::new()));
     }
     let path = directory.join("tokenizer_config.json");
     if !path.exists() {
-        return Ok(None);
+        return Ok((None, Vec::new()));
     }
-    let text = read_small_text(&path, MOST_JSON_BYTES)?;
-    let parsed: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|source| tern_format::Error::Json { source })
-        .map_err(in_file(&path))?;
-    Ok(parsed.get("chat_template").and_then(|template| Some(template.as_str()?.to_owned())))
+    let json = |source| in_file(&path)(tern_format::Error::Json { source });
+    let mut parsed: serde_json::Value =
+        serde_json::from_str(&read_small_text(&path, MOST_JSON_BYTES)?).map_err(json)?;
+    match parsed.get_mut("chat_template").map(serde_json::Value::take) {
+        Some(serde_json::Value::String(template)) => Ok((Some(template), Vec::new())),
+        Some(list @ serde_json::Value::Array(_)) => {
+            let all: Vec<Named> = serde_json::from_value(list).map_err(json)?;
+            let count = all.len();
+            let default = all.into_iter().find(|it| it.name == "default").map(|it| it.template);
+            let taken = if default.is_some() { "`default` is taken" } else { "none is `default`" };
+            let note = format!("tokenizer_config.json has {count} chat templates: {taken}");
+            Ok((default, vec![note]))
+        }
+        _ => Ok((None, Vec::new())),
+    }
 }
 
 fn map(path: &Path) -> Result<MappedFile> {

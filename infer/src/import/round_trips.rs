@@ -23,7 +23,7 @@ fn even(architecture: Architecture) -> ModelConfig {
 fn returned(model: &PackedModel, storage: Option<Storage>) -> PackedModel {
     let directory = tempfile::tempdir().unwrap();
     export(model, storage).unwrap().write(directory.path()).unwrap();
-    huggingface(directory.path(), Latent::Ternarize).unwrap()
+    huggingface(directory.path(), Latent::Ternarize).unwrap().model
 }
 
 fn logits(model: &PackedModel) -> Vec<f32> {

@@ -241,7 +241,7 @@ fn tq2_0(trits: &[i8], scales: &[f32]) -> Vec<u8> {
 }
 
 fn golden(name: &str) -> PackedModel {
-    huggingface(directory(name, |_| ()).path(), Latent::Ternarize).unwrap()
+    huggingface(directory(name, |_| ()).path(), Latent::Ternarize).unwrap().model
 }
 
 /// What an import and a golden must have in common: the tensors to the bit, and the parts that a file can say.
