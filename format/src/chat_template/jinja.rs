@@ -6,16 +6,16 @@
 //! stack when it is written.
 
 use std::fmt::Display;
-use std::io;
 use std::panic::resume_unwind;
 use std::thread;
 use std::time::SystemTime;
+use std::{io, iter};
 
 use chrono::format::StrftimeItems;
 use chrono::{DateTime, Utc};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
-use minijinja::{Environment, ErrorKind, Value};
+use minijinja::value::{Kwargs, Rest, ValueOrKwargs, from_args};
+use minijinja::{Environment, ErrorKind, State, Value, filters};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
@@ -29,13 +29,13 @@ const MOST_BYTES: usize = 1 << 16;
 /// The stack of an engine, in bytes. A template of [`MOST_BYTES`] that is one chain of operators takes a quarter of it.
 const STACK: usize = 1 << 27;
 /// Steps that a template may take, beside [`FUEL_PER_BYTE`] for each byte of the conversation.
-const FUEL: u64 = 1 << 18;
+const FUEL: u64 = 1 << 16;
 const FUEL_PER_BYTE: u64 = 16;
 /// Bytes that it may write, beside [`WRITTEN_PER_BYTE`] for each byte of the conversation.
 const WRITTEN: usize = 1 << 20;
 const WRITTEN_PER_BYTE: usize = 16;
-/// The most spaces that a line may be moved by.
-const MOST_INDENT: usize = 256;
+/// The most that a single step may fill up to, in spaces or entries.
+const MOST_WIDTH: usize = 1 << 12;
 
 /// The name of a template inside its environment: none that asks for escaping.
 const NAME: &str = "chat";
@@ -95,8 +95,23 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
     environment.set_debug(true);
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    environment.set_unknown_method_callback(unknown_method_callback);
+    environment.set_unknown_method_callback(method);
     environment.add_filter("tojson", tojson);
+    for (name, filter) in [
+        ("batch", Value::from_function(filters::batch)),
+        ("indent", Value::from_function(filters::indent)),
+        ("slice", Value::from_function(filters::slice)),
+    ] {
+        environment.add_filter(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
+            let args = args.into_values();
+            check_widths(&args)?;
+            filter.call(state, &args)
+        });
+    }
+    environment.add_filter("format", |state: &mut State, format: &Value, args: Rest<_>| {
+        check_format(format.as_str().unwrap_or_default())?;
+        filters::format(state, format, args)
+    });
     environment.add_function("raise_exception", |message: &Value| -> Result<Value, _> {
         Err(invalid(format!("it refuses the conversation: {message}")))
     });
@@ -120,9 +135,79 @@ fn without_generation(source: &str) -> String {
     text
 }
 
+/// Python's methods: those of the crate, and those of strings that it lacks.
+fn method(
+    state: &mut State,
+    value: &Value,
+    name: &str,
+    args: &[Value],
+) -> Result<Value, minijinja::Error> {
+    match (value.as_str(), name) {
+        (Some(text), "removeprefix") => {
+            let (prefix,): (&str,) = from_args(args)?;
+            Ok(text.strip_prefix(prefix).unwrap_or(text).into())
+        }
+        (Some(text), "removesuffix") => {
+            let (suffix,): (&str,) = from_args(args)?;
+            Ok(text.strip_suffix(suffix).unwrap_or(text).into())
+        }
+        (Some(text), "rsplit") => {
+            let (separator, most): (Option<&str>, Option<i64>) = from_args(args)?;
+            let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+            Ok(rsplit(text, separator, most).into_iter().collect())
+        }
+        (Some(text), "format") => {
+            check_format(text)?;
+            unknown_method_callback(state, value, name, args)
+        }
+        _ => unknown_method_callback(state, value, name, args),
+    }
+}
+
+/// `str.rsplit`: at most so many cuts, from the right; without a separator at white space.
+fn rsplit<'a>(text: &'a str, separator: Option<&str>, most: usize) -> Vec<&'a str> {
+    let mut parts: Vec<_> = match separator {
+        Some(separator) => text.rsplitn(most.saturating_add(1), separator).collect(),
+        None => {
+            let mut rest = text.trim_end();
+            let word = || {
+                let (left, word) = rest.rsplit_once(char::is_whitespace).unwrap_or(("", rest));
+                rest = left.trim_end();
+                (!word.is_empty()).then_some(word)
+            };
+            let mut parts: Vec<_> = iter::from_fn(word).take(most).collect();
+            parts.extend((!rest.is_empty()).then_some(rest));
+            parts
+        }
+    };
+    parts.reverse();
+    parts
+}
+
+/// Refuses numbers, keyword arguments among them, of what would be filled up in a single step.
+fn check_widths(args: &[Value]) -> Result<(), minijinja::Error> {
+    for arg in args {
+        if arg.is_kwargs() {
+            let values = arg.try_iter()?.map(|key| arg.get_item(&key));
+            check_widths(&values.collect::<Result<Vec<_>, _>>()?)?;
+        }
+        if let Some(width) = arg.as_usize().filter(|width| *width > MOST_WIDTH) {
+            return Err(invalid(format!("a width of {width} is too large")));
+        }
+    }
+    Ok(())
+}
+
+/// The same for the numbers in a format.
+fn check_format(format: &str) -> Result<(), minijinja::Error> {
+    let numbers = format.split(|c: char| !c.is_ascii_digit()).filter_map(|it| it.parse().ok());
+    check_widths(&numbers.map(|width: usize| width.into()).collect::<Vec<_>>())
+}
+
 /// `json.dumps`, without escapes of what is not ASCII unless they are asked for.
 fn tojson(value: &Value, options: Kwargs) -> Result<Value, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
+    let separators: Option<Vec<String>> = options.get("separators")?;
     let ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
     let sorted = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     options.assert_all_used()?;
@@ -134,14 +219,22 @@ fn tojson(value: &Value, options: Kwargs) -> Result<Value, minijinja::Error> {
         json.sort_all_objects();
     }
     let mut bytes = Vec::new();
-    let written = match indent {
-        None => json.serialize(&mut Serializer::with_formatter(&mut bytes, OneLine)),
-        Some(indent) if indent <= MOST_INDENT => {
+    let written = match (indent, separators.as_deref()) {
+        (None, None) => {
+            let line = OneLine { comma: ", ", colon: ": " };
+            json.serialize(&mut Serializer::with_formatter(&mut bytes, line))
+        }
+        (None, Some([comma, colon])) => {
+            let line = OneLine { comma, colon };
+            json.serialize(&mut Serializer::with_formatter(&mut bytes, line))
+        }
+        (Some(indent), None) => {
+            check_widths(&[indent.into()])?;
             let spaces = " ".repeat(indent);
             let lines = PrettyFormatter::with_indent(spaces.as_bytes());
             json.serialize(&mut Serializer::with_formatter(&mut bytes, lines))
         }
-        Some(indent) => return Err(invalid(format!("{indent} spaces are too many"))),
+        _ => return Err(invalid("`separators` are two texts, and go without `indent`")),
     };
     written.map_err(invalid)?;
     let text = String::from_utf8_lossy(&bytes);
@@ -162,16 +255,19 @@ fn tojson(value: &Value, options: Kwargs) -> Result<Value, minijinja::Error> {
     Ok(escaped.into())
 }
 
-/// JSON as Python writes it on one line: a space after each comma and colon.
-struct OneLine;
+/// JSON on one line: Python has a space after each comma and colon.
+struct OneLine<'a> {
+    comma: &'a str,
+    colon: &'a str,
+}
 
-impl Formatter for OneLine {
+impl Formatter for OneLine<'_> {
     fn begin_array_value<W: ?Sized + io::Write>(
         &mut self,
         to: &mut W,
         first: bool,
     ) -> io::Result<()> {
-        to.write_all(if first { b"" } else { b", " })
+        to.write_all(if first { b"" } else { self.comma.as_bytes() })
     }
 
     fn begin_object_key<W: ?Sized + io::Write>(
@@ -179,11 +275,11 @@ impl Formatter for OneLine {
         to: &mut W,
         first: bool,
     ) -> io::Result<()> {
-        to.write_all(if first { b"" } else { b", " })
+        to.write_all(if first { b"" } else { self.comma.as_bytes() })
     }
 
     fn begin_object_value<W: ?Sized + io::Write>(&mut self, to: &mut W) -> io::Result<()> {
-        to.write_all(b": ")
+        to.write_all(self.colon.as_bytes())
     }
 }
 
