@@ -443,7 +443,7 @@ mod tests {
             let mut projected = packed.clone();
             for tensor in projected.tensors.values_mut() {
                 if let Tensor::Ternary(ternary) = tensor {
-                    let value = |&trit: &i8| f32::from(trit) * ternary.scales[0];
+                    let value = |&trit: &i8| f32::from(trit) * ternary.scale;
                     let values: Vec<f32> = ternary.trits().unwrap().iter().map(value).collect();
                     let shape = vec![ternary.d_output, ternary.d_input];
                     *tensor = Tensor::Float(FloatTensor::new(shape, FloatType::F32, &values));
@@ -474,8 +474,7 @@ mod tests {
                     let group = |g: usize| PATTERNS[1 + (g * g * 7 + g / 5) % 32];
                     let count = ternary.d_output * ternary.d_input / 4;
                     let trits: Vec<i8> = (0..count).flat_map(group).collect();
-                    *ternary =
-                        TernaryTensor::from_trits(&trits, ternary.d_input, ternary.scales[0]);
+                    *ternary = TernaryTensor::from_trits(&trits, ternary.d_input, ternary.scale);
                 }
             }
             for kernel in kernels() {

@@ -102,9 +102,8 @@ pub struct TensorReport {
     pub declared: bool,
     /// What it is; absent if it is not declared.
     pub verdict: Option<Verdict>,
-    /// The scales of trits, or the one magnitude of an exact projection; of other declared matrices the
-    /// mean magnitude.
-    pub scales: Vec<f32>,
+    /// The scale of trits, or the one magnitude of an exact projection; of other declared matrices the mean magnitude.
+    pub scale: Option<f32>,
     /// `1e-2 / sqrt(d_input)`: a declared matrix with a scale below it is collapsed.
     pub collapse_floor: Option<f64>,
     /// Its trits; absent unless it is exactly ternary.
@@ -239,7 +238,7 @@ fn tensor_report(config: &ModelConfig, name: String, tensor: &Tensor) -> Result<
         trits: judged.as_ref().and_then(|judged| judged.trits),
         two_four: judged.as_ref().and_then(|judged| judged.two_four),
         collapse_floor: judged.as_ref().map(|judged| judged.floor),
-        scales: judged.map(|judged| judged.scales).unwrap_or_default(),
+        scale: judged.map(|judged| judged.scale),
         name,
         shape,
     })

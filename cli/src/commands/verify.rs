@@ -247,8 +247,7 @@ fn worst(report: &Report) -> String {
         .tensors
         .iter()
         .filter_map(|tensor| {
-            let scale = tensor.scales.iter().copied().fold(f32::INFINITY, f32::min);
-            let margin = f64::from(scale) / tensor.collapse_floor?;
+            let margin = f64::from(tensor.scale?) / tensor.collapse_floor?;
             margin.is_finite().then_some((margin, tensor))
         })
         .collect();
@@ -299,11 +298,7 @@ fn table(report: &Report) -> String {
 
 fn row(tensor: &TensorReport, width: usize) -> String {
     let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
-    let scale = match tensor.scales[..] {
-        [] => String::new(),
-        [scale] => format!("{scale:.3e}"),
-        [first, ..] => format!("{first:.3e}…"),
-    };
+    let scale = tensor.scale.map_or_else(String::new, |scale| format!("{scale:.3e}"));
     let trits = tensor.trits.as_ref().map_or_else(
         || format!("{:>7} {:>8} {:>5} {:>6}", "", "", "", ""),
         |trits| {
