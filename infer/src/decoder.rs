@@ -254,13 +254,19 @@ impl Model {
         self.norm.forward(&x)
     }
 
+    /// Refuses ids that the vocabulary does not have.
+    pub(crate) fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        let vocab_size = self.config().vocab_size;
+        match ids.iter().position(|&id| id as usize >= vocab_size) {
+            Some(position) => Err(Error::TokenId { position, id: ids[position], vocab_size }),
+            None => Ok(()),
+        }
+    }
+
     fn check(&self, ids: &[u32], cache: &Cache) -> Result<()> {
         let config = self.config();
         assert!(cache.fits(config), "the cache was made for a model of another shape");
-        let vocab_size = config.vocab_size;
-        if let Some(position) = ids.iter().position(|&id| id as usize >= vocab_size) {
-            return Err(Error::TokenId { position, id: ids[position], vocab_size });
-        }
+        self.check_ids(ids)?;
         let (tokens, most) = (cache.len() + ids.len(), config.max_position_embeddings);
         if tokens > most { Err(Error::Context { tokens, most }) } else { Ok(()) }
     }

@@ -195,7 +195,8 @@ impl FloatType {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// What the command line calls it.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
