@@ -243,7 +243,7 @@ impl Arch {
             put("rope.dimension_count", size(config.head_dim));
             put("rope.freq_base", Entry::F32(config.rope_theta as f32));
         }
-        // For people, and for those who read the file back: llama.cpp passes over keys that it does not know.
+        // For people: llama.cpp passes over keys that it does not know, and an import goes by the others.
         let json = |value| serde_json::to_string(value).unwrap_or_default();
         entries.push(("tern.config".into(), Entry::String(json(config))));
         if let Some(provenance) = provenance {
