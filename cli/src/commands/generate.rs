@@ -22,8 +22,10 @@ const MOST_PROMPT_BYTES: u64 = 64 << 20;
 /// Write text with a packed model.
 ///
 /// What is not set here is as the file says. The text comes as it is written; Ctrl-C ends it. Of a prompt from a file or from
-/// standard input the last newline is left out. Names of control tokens in a prompt, such as </s>, are these tokens, so that a
-/// chat template can be written out by hand; `tern chat` takes them for text.
+/// standard input the last newline is left out.
+///
+/// A name of a control token in a prompt, such as <|im_end|>, is that token where the model has a tokenizer.json, so that a chat
+/// template can be written out by hand; `tern chat` takes such names for text.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   tern generate runs/quickstart/model.safetensors
