@@ -304,7 +304,8 @@ impl Keys {
     }
 }
 
-/// Where `gpt2` keeps what this program keeps under a name; its matrices are `[d_input, d_output]`.
+/// Where a file of transformers keeps what this program keeps under a name. Those of `gpt2` have matrices
+/// `[d_input, d_output]`, and three layers in one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The tensor's name in the file, without the prefix `transformer.` or `model.`.

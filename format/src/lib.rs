@@ -1,4 +1,5 @@
-//! What the bytes of a model mean: configurations, trits, packed files, tokenizers.
+//! What the bytes of a model mean: configurations, trits, packed files, tokenizers; and that a file is whole or not there
+//! ([`atomic`]), locked ([`lock`]) and regular ([`regular_file`]).
 //!
 //! What decides takes slices and readers; functions that take paths stand beside it. Nothing here knows of arithmetic or of
 //! Burn.

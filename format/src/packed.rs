@@ -9,9 +9,9 @@
 //! a SentencePiece model     tokenizer.model   U8  [bytes]
 //! ```
 //!
-//! Only a linear layer of a block may be ternary, and only under a config with a quantizer. It may also be float,
-//! and a scale may be any finite number: a latent or a collapsed model can be read, so that the verifier can say
-//! what it is.
+//! Ternary may be a linear layer of a block, and the head where the config has `ternary_head`, under a config with a
+//! quantizer ([`ModelConfig::is_ternary_matrix`]). It may also be float, and a scale may be any finite number: a latent or a
+//! collapsed model can be read, so that the verifier can say what it is.
 //!
 //! `__metadata__` has these keys and no others; a value is text, or a number or an object as JSON text:
 //!

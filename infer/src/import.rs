@@ -1,7 +1,8 @@
 //! Models of other programs as packed models.
 
 mod gguf;
-mod seeds;
+mod slice;
+mod state_dict;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,19 +15,18 @@ use tern_format::packed::{FloatTensor, FloatType, Metadata, PackedModel, Tensor,
 use tern_format::pytorch;
 use tern_format::regular_file::{read_small, read_small_text};
 use tern_format::safetensors::{Contents, Dtype};
-use tern_format::tokenizer::TokenizerSource;
+use tern_format::tokenizer::{MOST_BYTES, TokenizerSource};
 use tern_kernels::mapped_file::MappedFile;
 use tern_kernels::ternarize::ternarize;
 
 use crate::error::{Error, Result};
 
 pub use gguf::gguf;
-pub use seeds::state_dict;
+use slice::Slice;
+pub use state_dict::state_dict;
 
 /// The largest JSON file that is read of a directory, in bytes; an index of shards has a line for each tensor.
 const MOST_JSON_BYTES: u64 = 1 << 26;
-/// The largest tokenizer.
-const MOST_TOKENIZER_BYTES: u64 = 1 << 28;
 
 /// What becomes of matrices of many magnitudes that a model ternarizes whenever it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -354,28 +354,11 @@ fn packed(
 
 /// A float tensor in the order that this program has.
 fn float(raw: &Raw<'_>, source: &Source, shape: &[usize]) -> tern_format::Result<FloatTensor> {
-    let thirds = if source.third.is_some() { 3 } else { 1 };
-    let mut expected = shape.to_vec();
-    expected[0] *= thirds;
-    if source.transposed {
-        expected.reverse();
-    }
-    if raw.shape() != expected {
-        let found = raw.shape().to_vec();
-        return Err(tern_format::Error::Shape { expected, found });
-    }
+    let parts = if source.third.is_some() { 3 } else { 1 };
+    let slice = Slice { part: source.third.unwrap_or(0), parts, transposed: source.transposed };
+    slice.check(shape, raw.shape())?;
     let (values, float_type) = raw.floats()?;
-    let first = source.third.unwrap_or(0) * shape[0];
-    let values = if source.transposed {
-        let (d_output, d_input) = (shape[0], shape[1]);
-        let width = d_output * thirds;
-        let value = |n: usize| values[n % d_input * width + first + n / d_input];
-        (0..d_output * d_input).map(value).collect::<Vec<f32>>()
-    } else {
-        let row = shape.iter().skip(1).product::<usize>();
-        values[first * row..][..shape[0] * row].to_vec()
-    };
-    Ok(FloatTensor::new(shape.to_vec(), float_type, &values))
+    Ok(FloatTensor::new(shape.to_vec(), float_type, &slice.cut(shape, &values)))
 }
 
 fn tokenizer(directory: &Path) -> Result<TokenizerSource> {
@@ -390,7 +373,7 @@ fn tokenizer(directory: &Path) -> Result<TokenizerSource> {
 }
 
 fn read_tokenizer(path: &Path) -> Result<TokenizerSource> {
-    TokenizerSource::from_bytes(read_small(path, MOST_TOKENIZER_BYTES)?).map_err(in_file(path))
+    TokenizerSource::from_bytes(read_small(path, MOST_BYTES as u64)?).map_err(in_file(path))
 }
 
 /// One of several templates.

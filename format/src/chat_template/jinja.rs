@@ -1,9 +1,9 @@
 //! Jinja as `transformers` sets it up for chat templates, on the crate `minijinja`.
 //!
 //! A template comes with a model and is hostile until proven otherwise. It can only compute a text from what it is given. Its
-//! size, its steps, its calls inside each other and what it writes are bounded, and it has a stack of its own. What a single
-//! step takes is not bounded: a chain of `{% set x = x ~ x %}` fills the memory, and a namespace that holds itself fills the
-//! stack when it is written.
+//! size, its steps, its calls inside each other, the widths it fills up to and what it writes are bounded, and it has a stack
+//! of its own. What a single step takes is not bounded: a chain of `{% set x = x ~ x %}` fills the memory, and a namespace that
+//! holds itself fills the stack when it is written.
 
 use std::fmt::Display;
 use std::panic::resume_unwind;

@@ -216,8 +216,9 @@ fn load_tensor(
         (None, &[d_output, d_input]) => {
             let name = scale(name);
             let scales = views.remove(&name).ok_or(Error::Missing).and_then(|view| view.floats());
-            let scales = scales.map_err(|error| error.in_tensor(&name))?;
-            Tensor::Ternary(TernaryTensor { encoding, d_output, d_input, bytes, scales })
+            // The header's check wants one.
+            let scale = scales.map_err(|error| error.in_tensor(&name))?[0];
+            Tensor::Ternary(TernaryTensor { encoding, d_output, d_input, bytes, scale })
         }
         (dtype, _) => {
             let dtype =

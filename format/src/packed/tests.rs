@@ -91,7 +91,6 @@ fn a_model_comes_back_and_its_bytes_are_the_same_every_time() {
     let read = PackedModel::from_bytes(&bytes).unwrap();
     assert_eq!(read, model);
     assert_eq!(read.to_bytes().unwrap(), bytes);
-    assert_eq!(model.size_bytes().unwrap(), bytes.len() as u64);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("model.safetensors");
     model.write(&path).unwrap();
@@ -667,11 +666,7 @@ fn what_the_reader_refuses_is_not_written() {
         norm("the shape asks for 4 values, found 3")
     );
     assert_eq!(
-        with(ternary(|t| t.scales = vec![1.0; 4])),
-        down("the shape asks for 1 scales, found 4")
-    );
-    assert_eq!(
-        with(ternary(|t| t.scales[0] = f32::NAN)),
+        with(ternary(|t| t.scale = f32::NAN)),
         down("value 0 must be a finite scale, is NaN")
     );
     assert_eq!(

@@ -89,7 +89,7 @@ fn floats_are_trit_times_scale_to_the_bit() {
             let expected: Vec<f32> = match tensor {
                 Tensor::Float(float) => float.values(),
                 Tensor::Ternary(ternary) => {
-                    let scale = ternary.scales[0];
+                    let scale = ternary.scale;
                     ternary.trits().unwrap().iter().map(|&t| f32::from(t) * scale).collect()
                 }
             };

@@ -157,7 +157,7 @@ fn ternary_bitnet_meets_its_goldens_however_it_is_stored() {
     let Tensor::Ternary(other) = &packed.tensors["model.layers.0.mlp.up_proj.weight"] else {
         panic!()
     };
-    assert_eq!(one.scales[0], other.scales[0].recip());
+    assert_eq!(one.scale, other.scale.recip());
     assert_eq!(one.bytes, other.bytes);
 
     let online = directory("bitnet_hf_online", |config| {

@@ -1,9 +1,8 @@
-//! Products of f32 matrices, for the shapes of training: many rows, small weights.
+//! Products of f32 matrices in parallel, for the shapes of training: many rows, small weights.
 //!
-//! Weights of a small model fit the second-level cache, so nothing but the right side's edges is packed; the left side is
-//! read through its strides, which makes `x * w^T`, `dy * w` and `dy^T * x` one kernel. Every entry of a product is one
-//! chain of fused multiply-adds in the order of the inner index, whatever the tile, the vector width or the number of
-//! threads: the same bytes on every CPU with FMA.
+//! The tiles are those of [`crate::gemm`], whose entries do not depend on how the rows are dealt to threads. The left side is
+//! read through its strides, and a transposed right side is copied once, which makes `x * w^T`, `dy * w` and `dy^T * x` one
+//! kernel: weights of a small model fit the second-level cache.
 
 use std::cell::Cell;
 
