@@ -147,7 +147,7 @@ fn a_full_context_drops_turns_and_says_so() {
         "{said}"
     );
     // A message that does not fit alone ends a script, with the line and the counts.
-    let output = piped(&place, &command, &format!("short\n{}\nshort\n", "x".repeat(100)));
+    let output = piped(&place, &command, format!("short\n{}\nshort\n", "x".repeat(100)));
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     for words in ["standard input, line 2", "does not fit", "136 tokens", "room for 10", "has 120"]
@@ -168,14 +168,14 @@ fn a_file_without_a_template_gets_one_and_it_is_said() {
 #[test]
 fn a_hostile_template_is_an_error_in_words() {
     for (template, words) in [
-        ("{% for i in range(1000000000000) %}x{% endfor %}", "a loop without end?"),
-        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "nested 200 deep"),
+        ("{% for i in range(90000) %}x{% endfor %}", "a loop without end?"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion limit exceeded"),
         (
             "{{ raise_exception('\x1b[2J roles must alternate') }}",
             "\\u{1b}[2J roles must alternate",
         ),
         ("\n{% if %}", "chat template, line 2"),
-        ("{{ messages | explode }}", "there is no filter `explode`"),
+        ("{{ messages | explode }}", "filter explode is unknown"),
         ("", "there must be a token to go on from"),
     ] {
         let place = place(200, &SPECIAL, Some(template));

@@ -5,7 +5,7 @@
 //! template gets a plain one ([`Origin`]).
 //!
 //! What people write is text: a user who types `<|im_end|>` has typed ten characters and ended nothing. Before a template
-//! sees them, such names are broken by a character that occurs nowhere else ([`names`]); the names that are whole in what it
+//! sees them, such names are broken by a character that occurs nowhere else (`names.rs`); the names that are whole in what it
 //! writes are its own.
 
 mod jinja;
