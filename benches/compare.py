@@ -11,7 +11,6 @@ Prints a line of JSON for each pair and a table at the end. The random models ta
 
 import argparse
 import json
-import os
 import pathlib
 import statistics
 import subprocess
@@ -20,9 +19,8 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 
 
-def output(*command, **environment):
-    environment = {**os.environ, **environment}
-    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+def output(*command):
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(result.stdout)
 
 
@@ -76,7 +74,7 @@ def pair(arguments, ours, theirs, threads, sizes):
         arguments.target / "tern", "--json", "bench", ours, "--threads", threads,
         "--prompt-tokens", prompt, "--decode-tokens", decode, "--repetitions", repetitions,
     )
-    keep = ("decode_tokens_per_second", "prefill_tokens_per_second", "memory_bandwidth", "memory_bandwidth_fraction", "kernel")
+    keep = ("decode_tokens_per_second", "prefill_tokens_per_second", "memory_bytes_per_second", "memory_bandwidth_fraction", "kernel")
     return [
         {key: bench[key] for key in keep},
         output(sys.executable, HERE / "llama_cpp_bench.py", theirs, threads, prompt, decode, repetitions),

@@ -7,6 +7,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use tern_kernels::attention::{BLOCK, attend, write_key};
 use tern_kernels::int8_matrix::Int8Matrix;
 use tern_kernels::pool::Pool;
+use tern_kernels::sparse_matrix::{PATTERNS, S24n, SparseMatrix};
 use tern_kernels::ternary::Kernel;
 use tern_kernels::ternary_matrix::{T2, TernaryMatrix};
 use tern_kernels::tokens::{FloatTokens, Int8Tokens};
@@ -97,6 +98,77 @@ fn ternary(criterion: &mut Criterion) {
     }
 }
 
+/// A matrix of random groups of four, dense and 2:4.
+fn pair(
+    pool: &Pool,
+    d_output: usize,
+    d_input: usize,
+    seed: usize,
+) -> (TernaryMatrix, SparseMatrix) {
+    let codes: Vec<u64> =
+        (0..d_output * d_input / 4).map(|g| u64::from(noise(g + seed) % 32)).collect();
+    let group = |code: u64| {
+        let trits = PATTERNS[code as usize].iter().enumerate();
+        trits.fold(0, |byte, (j, trit)| byte | ((trit + 1) as u8) << (2 * j))
+    };
+    let dense: Vec<u8> = codes.iter().map(|&code| group(code)).collect();
+    let word = |codes: &[u64]| {
+        let word = codes.iter().rev().fold(0, |word, code| word << 5 | code);
+        word.to_le_bytes().into_iter().take(5)
+    };
+    // Rows of a multiple of 32, so that a word of eight codes ends in none.
+    let sparse: Vec<u8> = codes.chunks(8).flat_map(word).collect();
+    let scale = 0.02;
+    (
+        TernaryMatrix::stack(pool, &[T2 { bytes: &dense, d_output, scale }], d_input),
+        SparseMatrix::stack(pool, &[S24n { bytes: &sparse, d_output, scale }], d_input),
+    )
+}
+
+/// 2:4 products beside the dense ones of the same trits, on the kernels that have them.
+fn two_four(criterion: &mut Criterion) {
+    let pool = Pool::new(1);
+    let kernels: Vec<_> = Kernel::available().into_iter().filter(Kernel::prefers_sparse).collect();
+    for (d_output, d_input) in [(INTERMEDIATE, HIDDEN), (HIDDEN, INTERMEDIATE)] {
+        // Twice as many, for they are little more than half as large.
+        let pairs: Vec<_> =
+            (0..2 * MATRICES).map(|m| pair(&pool, d_output, d_input, m << 20)).collect();
+        for (kernel, seq) in kernels.iter().flat_map(|kernel| [1, 8, 12].map(|seq| (kernel, seq))) {
+            let x = Int8Tokens::quantize(&floats(seq * d_input, 7), d_input);
+            let dense = |w: &TernaryMatrix| {
+                let mut y = vec![0.0; seq * d_output];
+                kernel.ternary_int8(&pool, w, &x, &mut y);
+                y
+            };
+            let sparse = |w: &SparseMatrix| {
+                let mut y = vec![0.0; seq * d_output];
+                kernel.sparse_int8(&pool, w, &x, &mut y);
+                y
+            };
+            let equal = |(d, s): &(_, _)| dense(d) == sparse(s);
+            assert!(pairs.iter().all(equal), "{} is exact", kernel.name());
+            let title = format!("2:4 {}, {d_output} x {d_input}, {seq} tokens", kernel.name());
+            let mut group = criterion.benchmark_group(title);
+            per_mac(&mut group, seq * d_input * d_output);
+            for (place, count) in [("from memory", pairs.len()), ("in cache", 1)] {
+                let mut turn = 0;
+                group.bench_function(format!("dense, {place}"), |bencher| {
+                    bencher.iter(|| {
+                        turn += 1;
+                        dense(black_box(&pairs[turn % count].0))
+                    });
+                });
+                group.bench_function(format!("s24n, {place}"), |bencher| {
+                    bencher.iter(|| {
+                        turn += 1;
+                        sparse(black_box(&pairs[turn % count].1))
+                    });
+                });
+            }
+        }
+    }
+}
+
 fn head(criterion: &mut Criterion) {
     const VOCAB: usize = 32_000;
     let pool = Pool::new(1);
@@ -147,5 +219,5 @@ fn attention(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, ternary, head, attention);
+criterion_group!(benches, ternary, two_four, head, attention);
 criterion_main!(benches);

@@ -1,6 +1,6 @@
 //! The model that a command runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use tern_infer::Model;
@@ -8,6 +8,24 @@ use tern_infer::linear::Engine;
 use tern_infer::loss::mean_loss;
 
 use crate::terminal::Terminal;
+
+/// The file itself, or that of a run directory.
+pub(crate) fn packed_path(path: &Path) -> Result<PathBuf> {
+    let of_run = path.join("model.safetensors");
+    if !path.is_dir() {
+        return Ok(path.into());
+    }
+    if of_run.exists() {
+        return Ok(of_run);
+    }
+    let run = path.display();
+    if path.join("config.toml").exists() {
+        bail!("{run}: there is no model.safetensors here; `tern export {run}` makes it");
+    }
+    bail!(
+        "{run}: there is no model.safetensors here; name a packed model, or the directory of a run that has one"
+    )
+}
 
 /// Options of the commands that run a model.
 #[derive(clap::Args)]

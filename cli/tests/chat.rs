@@ -1,5 +1,5 @@
 //! Talking with a model: through pipes, and on a terminal.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod workplace;
 
@@ -54,7 +54,7 @@ fn place(context: usize, special: &[&str], template: Option<&str>) -> Workplace 
 }
 
 /// Runs the binary with this standard input.
-fn piped(place: &Workplace, arguments: &[&str], input: &str) -> Output {
+fn piped(place: &Workplace, arguments: &[&str], input: impl AsRef<[u8]>) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tern"))
         .args(arguments)
         .current_dir(place.path(""))
@@ -64,7 +64,7 @@ fn piped(place: &Workplace, arguments: &[&str], input: &str) -> Output {
         .spawn()
         .unwrap();
     // It may end before it has read everything.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let _ = child.stdin.take().unwrap().write_all(input.as_ref());
     child.wait_with_output().unwrap()
 }
 
@@ -147,7 +147,7 @@ fn a_full_context_drops_turns_and_says_so() {
         "{said}"
     );
     // A message that does not fit alone ends a script, with the line and the counts.
-    let output = piped(&place, &command, &format!("short\n{}\nshort\n", "x".repeat(100)));
+    let output = piped(&place, &command, format!("short\n{}\nshort\n", "x".repeat(100)));
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     for words in ["standard input, line 2", "does not fit", "136 tokens", "room for 10", "has 120"]
@@ -168,14 +168,14 @@ fn a_file_without_a_template_gets_one_and_it_is_said() {
 #[test]
 fn a_hostile_template_is_an_error_in_words() {
     for (template, words) in [
-        ("{% for i in range(1000000000000) %}x{% endfor %}", "a loop without end?"),
-        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "nested 200 deep"),
+        ("{% for i in range(90000) %}x{% endfor %}", "a loop without end?"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion limit exceeded"),
         (
             "{{ raise_exception('\x1b[2J roles must alternate') }}",
             "\\u{1b}[2J roles must alternate",
         ),
         ("\n{% if %}", "chat template, line 2"),
-        ("{{ messages | explode }}", "there is no filter `explode`"),
+        ("{{ messages | explode }}", "filter explode is unknown"),
         ("", "there must be a token to go on from"),
     ] {
         let place = place(200, &SPECIAL, Some(template));
@@ -193,16 +193,7 @@ fn a_hostile_template_is_an_error_in_words() {
 #[test]
 fn bad_input_is_refused() {
     let place = place(200, &SPECIAL, Some(CHATML));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tern"))
-        .args(["chat", "model.safetensors"])
-        .current_dir(place.path(""))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(b"fine\n\xff\n").unwrap();
-    let said = stderr(&child.wait_with_output().unwrap());
+    let said = stderr(&piped(&place, &["chat", "model.safetensors"], b"fine\n\xff\n"));
     assert!(said.contains("standard input, line 2") && said.contains("utf-8"), "{said}");
     let message = place.failed(&["chat", "model.safetensors", "--temperature", "-1"]);
     assert!(message.contains("temperature must be"), "{message}");
@@ -251,30 +242,10 @@ mod on_a_terminal {
     }
 
     impl Terminal {
-        /// Starts `tern chat` on a terminal; none without `script`, which with `TERN_CI` set is a failure.
+        /// Starts `tern chat`; none as [`Workplace::on_a_terminal`].
         fn chat(place: &Workplace, options: &str) -> Option<Self> {
-            if Command::new("script").arg("--version").output().is_err() {
-                assert!(
-                    std::env::var_os("TERN_CI").is_none(),
-                    "TERN_CI is set, and there is no `script`"
-                );
-                println!("skipped: there is no `script` to make a terminal");
-                return None;
-            }
-            let shell = format!(
-                "trap : INT; stty rows 40 cols 100; before=$(stty -g); {} chat model.safetensors {options}; \
-                 echo code=$?; test $(stty -g) = $before && echo same modes",
-                env!("CARGO_BIN_EXE_tern")
-            );
-            let mut child = Command::new("script")
-                .args(["-qc", &shell, "/dev/null"])
-                .current_dir(place.path(""))
-                .env("TERM", "xterm-256color")
-                .env("SHELL", "/bin/sh")
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
+            let command = format!("chat model.safetensors {options}");
+            let mut child = place.on_a_terminal(100, &command)?;
             let mut out = child.stdout.take().unwrap();
             let said = Arc::new(Mutex::new(String::new()));
             let heard = Arc::clone(&said);

@@ -48,7 +48,7 @@ fn every_kind_of_file_is_told_with_its_tensors_and_tokenizer() {
     let report = json(&place.done(&["--json", "inspect", &seed("gguf/seed-bitnet")]));
     assert_eq!(report["config"]["sub_norm"], true);
     assert_eq!(report["parameters"], 1968);
-    assert!(report["tensors"].as_array().unwrap().iter().any(|tensor| tensor["stored"] == "I2_S"));
+    assert!(report["tensors"].as_array().unwrap().iter().any(|tensor| tensor["stored"] == "i2_s"));
     let report = json(&place.done(&["--json", "inspect", &seed("token_file/seed-pairs")]));
     assert_eq!(
         (&report["metadata"]["tokens"], &report["metadata"]["vocab_size"]),

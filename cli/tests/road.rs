@@ -103,6 +103,37 @@ fn the_road_from_text_to_a_story() {
 }
 
 #[test]
+fn a_model_for_other_programs_leaves_the_packed_model_as_it_is() {
+    let place = Workplace::new();
+    let bpe = "data.tokenizer={train=\"bpe\",vocab_size=400,byte_fallback=false}";
+    place.done(&["train", "run.toml", bpe, "--out", "run", "--stop-at", "2"]);
+    let to_gguf = ["--json", "export", "run", "--to", "gguf", "--type", "f16"];
+    let report = json(&place.done(&to_gguf));
+    assert_eq!(report["type"], "f16");
+    assert!(!place.path("run/model.safetensors").exists(), "an export for others leaves a model");
+    let of_run = fs::read(place.path("run/model.gguf")).unwrap();
+    assert_eq!(report["size_bytes"].as_u64(), Some(of_run.len() as u64));
+    place.done(&["export", "run", "--encoding", "t5"]);
+    let packed = || fs::read(place.path("run/model.safetensors")).unwrap();
+    let before = packed();
+    place.done(&to_gguf);
+    place.done(&["export", "run", "--to", "hf"]);
+    assert!(packed() == before, "an export for others changed the packed model");
+    // Of the packed model itself the file is the same.
+    place.done(&["export", "run/model.safetensors", "--to", "gguf", "--type", "f16"]);
+    assert!(fs::read(place.path("run/model.gguf")).unwrap() == of_run);
+    for (arguments, words) in [
+        (&["run", "--to", "gguf", "--encoding", "t5"][..], "--encoding goes with --to tern"),
+        (&["run/model.safetensors", "--to", "hf", "--data", "x"], "which --data wants"),
+        (&["run/model.safetensors", "--to", "hf", "--checkpoint", "2"], "which --checkpoint wants"),
+        (&["run", "--type", "f16"], "--type goes with --to gguf or --to hf"),
+    ] {
+        let message = place.failed(&[&["export"], arguments].concat());
+        assert!(message.contains(words), "lacks {words:?}: {message}");
+    }
+}
+
+#[test]
 fn a_dry_run_counts_bitlm() {
     let place = Workplace::new();
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");

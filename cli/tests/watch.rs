@@ -1,6 +1,6 @@
 //! Watching a run: the page about it, the curves of several, and the dashboard on a terminal.
 #![cfg(feature = "train")]
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod workplace;
 
@@ -191,7 +191,7 @@ fn wait_for(condition: impl Fn() -> bool) -> bool {
 #[cfg(target_os = "linux")]
 mod on_a_terminal {
     use std::io::Write;
-    use std::process::{Child, Command, Stdio};
+    use std::process::Child;
     use std::thread::sleep;
     use std::time::Duration;
 
@@ -220,31 +220,9 @@ mod on_a_terminal {
         assert!(wait_for(|| fs::read(&metrics).is_ok_and(|text| !text.is_empty())));
     }
 
-    /// Starts a shell on a terminal in which `tern` trains; none without `script`, which with `TERN_CI` set is a failure.
+    /// Starts training on a terminal; none as [`Workplace::on_a_terminal`].
     fn train(place: &Workplace, options: &str) -> Option<Child> {
-        if Command::new("script").arg("--version").output().is_err() {
-            assert!(
-                std::env::var_os("TERN_CI").is_none(),
-                "TERN_CI is set, and there is no `script`"
-            );
-            println!("skipped: there is no `script` to make a terminal");
-            return None;
-        }
-        let shell = format!(
-            "trap : INT; stty rows 40 cols 120; before=$(stty -g); {} train run.toml --out run {options}; echo code=$?; \
-             test $(stty -g) = $before && echo same modes",
-            env!("CARGO_BIN_EXE_tern")
-        );
-        let terminal = Command::new("script")
-            .args(["-qc", &shell, "/dev/null"])
-            .current_dir(place.path(""))
-            .env("TERM", "xterm-256color")
-            .env("SHELL", "/bin/sh")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Some(terminal)
+        place.on_a_terminal(120, &format!("train run.toml --out run {options}"))
     }
 
     /// The alternate screen was shown and left, the cursor is visible, the terminal is in its usual modes.

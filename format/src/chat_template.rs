@@ -4,20 +4,26 @@
 //! `add_generation_prompt`, `bos_token`, `eos_token`, `raise_exception` and `strftime_now` (in UTC). A file without a
 //! template gets a plain one ([`Origin`]).
 //!
-//! What people write is text: a user who types `<|im_end|>` has typed ten characters and ended nothing. The template's own
-//! control tokens are told from these by where they come from, not by how they look ([`Text`]).
+//! What people write is text: a user who types `<|im_end|>` has typed ten characters and ended nothing. Before a template
+//! sees them, such names are broken by a character that occurs nowhere else (`names.rs`); the names that are whole in what it
+//! writes are its own.
+
+mod jinja;
+mod names;
 
 use std::ops::Range;
 use std::time::SystemTime;
 
+use minijinja::{Value, context};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
-use crate::jinja::{Input, Template, Value};
+use crate::error::{Error, Result};
 use crate::packed::Metadata;
-use crate::tokenizer::{SpecialToken, Tokenizer};
+use crate::tokenizer::Tokenizer;
+use jinja::Template;
+use names::Names;
 
-pub use crate::jinja::Text;
+pub use names::Text;
 
 /// For models whose vocabulary has its tokens.
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' \
@@ -30,12 +36,11 @@ const PLAIN: &str = "{{ bos_token }}{% for message in messages %}\
     {% else %}{{ 'Assistant: ' + message['content'] + '\\n' }}{% endif %}{% endfor %}\
     {% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}";
 
-/// Steps and bytes that a template may take, beside [`BUDGET_PER_BYTE`] for each byte of the conversation.
-const BUDGET: u64 = 1 << 24;
-const BUDGET_PER_BYTE: u64 = 64;
-
 /// The shortest text between turns that says that one has ended.
 const SHORTEST_STOP: usize = 3;
+
+/// What a message counts for beside its content, in bytes, where a template's steps are limited.
+const BYTES_PER_MESSAGE: usize = 64;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +103,11 @@ pub struct TurnEnds {
     pub texts: Vec<String>,
 }
 
+/// What stands for a question, its answer and the next question where a template is looked at: words that none writes.
+const QUESTION: &str = "question-5e1f";
+const ANSWER: &str = "answer-5e1f";
+const NEXT: &str = "next-5e1f";
+
 /// A chat template and what it needs to know of its model.
 #[derive(Debug)]
 pub struct ChatTemplate {
@@ -105,7 +115,7 @@ pub struct ChatTemplate {
     origin: Origin,
     bos: Option<String>,
     eos: Option<String>,
-    special: Vec<SpecialToken>,
+    names: Names,
     tokenizer: Tokenizer,
 }
 
@@ -114,13 +124,14 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// [`Error::Template`](crate::Error::Template) where the file's is none.
+    /// [`Error::Template`] where the file's is none.
     pub fn of(metadata: &Metadata, tokenizer: &Tokenizer) -> Result<Self> {
-        let special = tokenizer.special_tokens();
-        let has = |name: &str| special.iter().any(|token| token.text == name);
+        let names = Names::new(tokenizer.special_tokens())?;
         let (source, origin) = match &metadata.chat_template {
             Some(template) => (template.as_str(), Origin::File),
-            None if has("<|im_start|>") && has("<|im_end|>") => (CHATML, Origin::ChatMl),
+            None if names.has("<|im_start|>") && names.has("<|im_end|>") => {
+                (CHATML, Origin::ChatMl)
+            }
             None => (PLAIN, Origin::Plain),
         };
         let name = |id: Option<u32>| id.and_then(|id| tokenizer.token(id));
@@ -129,7 +140,7 @@ impl ChatTemplate {
             origin,
             bos: name(metadata.bos),
             eos: name(metadata.eos),
-            special,
+            names,
             tokenizer: tokenizer.clone(),
         })
     }
@@ -143,49 +154,50 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// [`Error::Template`](crate::Error::Template) where the template fails, takes too much, or refuses the conversation: some
-    /// know no system prompt.
+    /// [`Error::Template`] where the template fails, takes too much, or refuses the conversation: some know no system prompt.
     pub fn render(&self, messages: &[Message], answer: bool, now: SystemTime) -> Result<Text> {
-        let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
+        let contents = || messages.iter().map(|message| message.content.as_str());
+        let sentinel = names::sentinel(contents().chain([self.template.source()]));
+        let sentinel = sentinel.ok_or_else(|| Error::Template {
+            line: 1,
+            rule: "the conversation has every character there is".to_owned(),
+        })?;
         let message = |message: &Message| {
-            let role = (Value::written("role"), Value::written(message.role.name()));
-            let content = Value::text(Text::given(message.content.as_str()));
-            Value::dict(vec![role, (Value::written("content"), content)])
+            let content = self.names.broken(&message.content, sentinel);
+            context! { role => message.role.name(), content }
         };
-        let list = messages.iter().map(message).collect::<Result<_, _>>().and_then(Value::list);
-        // Two levels of nesting are never too deep.
-        let list = list.unwrap_or(Value::None);
-        let mut variables = vec![
-            ("messages", list),
-            ("add_generation_prompt", Value::Bool(answer)),
-            ("tools", Value::None),
-            ("documents", Value::None),
-        ];
-        for (name, token) in [("bos_token", &self.bos), ("eos_token", &self.eos)] {
-            variables.extend(token.as_ref().map(|token| (name, Value::written(token.as_str()))));
-        }
-        let budget = BUDGET + BUDGET_PER_BYTE * bytes as u64;
-        self.template.render(Input { variables, now, budget })
+        let token = |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
+        let variables = context! {
+            messages => messages.iter().map(message).collect::<Value>(),
+            add_generation_prompt => answer,
+            tools => (),
+            documents => (),
+            bos_token => token(&self.bos),
+            eos_token => token(&self.eos),
+        };
+        let bytes = contents().map(|content| content.len() + BYTES_PER_MESSAGE).sum();
+        let written = self.template.render(variables, bytes, now)?;
+        Ok(self.names.read(&written, sentinel))
     }
 
     /// The ids of a rendered conversation: control tokens where the template wrote their names, text everywhere else.
     ///
-    /// Where given text has no such names, these are the ids of the text as `transformers` has them.
+    /// Where nobody typed such a name, these are the ids of the text as `transformers` has them.
     ///
     /// # Errors
     ///
     /// A character for which the vocabulary has neither a token nor a substitute.
     pub fn encode(&self, text: &Text) -> Result<Vec<u32>> {
-        let controls = self.controls(text);
-        let expected = controls.iter().map(|&(_, token)| self.special[token].id);
+        let controls =
+            || text.controls().iter().map(|(place, token)| (place, self.names.token(*token)));
         let whole = self.tokenizer.encode(text.as_str())?;
-        if whole.iter().copied().filter(|id| self.is_special(*id)).eq(expected) {
+        let special = whole.iter().copied().filter(|id| self.names.has_id(*id));
+        if special.eq(controls().map(|(_, token)| token.id)) {
             return Ok(whole);
         }
         let mut ids = Vec::new();
         let mut at = 0;
-        for (place, token) in &controls {
-            let token = &self.special[*token];
+        for (place, token) in controls() {
             let mut between = &text.as_str()[at..place.start];
             if token.takes_space[0] {
                 between = between.trim_end();
@@ -208,57 +220,31 @@ impl ChatTemplate {
             return Ok(());
         }
         let mut new = self.tokenizer.encode(text)?;
-        if new.iter().any(|&id| self.is_special(id)) {
+        if new.iter().any(|&id| self.names.has_id(id)) {
             new = self.tokenizer.encode_literally(text)?;
         }
         ids.extend(new);
         Ok(())
     }
 
-    fn is_special(&self, id: u32) -> bool {
-        self.special.iter().any(|token| token.id == id)
-    }
-
-    /// The names of control tokens that the template wrote, from the left, the longest of those that begin together; each with
-    /// its place in [`Self::special`].
-    fn controls(&self, text: &Text) -> Vec<(Range<usize>, usize)> {
-        let mut found = Vec::new();
-        for (token, SpecialToken { text: name, .. }) in self.special.iter().enumerate() {
-            let places = text.as_str().match_indices(name.as_str());
-            let places = places.map(|(start, name)| start..start + name.len());
-            found.extend(
-                places.filter(|place| !text.is_given(place.clone())).map(|place| (place, token)),
-            );
-        }
-        found.sort_by_key(|(place, _)| (place.start, std::cmp::Reverse(place.end)));
-        let mut end = 0;
-        found.retain(|(place, _)| {
-            let free = place.start >= end;
-            if free {
-                end = place.end;
-            }
-            free
-        });
-        found
-    }
-
     /// What ends the model's turn: found by looking at what the template writes after an answer and before the next.
     pub fn turn_ends(&self) -> TurnEnds {
-        let now = SystemTime::UNIX_EPOCH;
-        let user = || Message::new(Role::User, "question");
-        let turns = [user(), Message::new(Role::Assistant, "answer"), user()];
+        let user = |content: &str| Message::new(Role::User, content);
+        let turns = [user(QUESTION), Message::new(Role::Assistant, ANSWER), user(NEXT)];
+        let render = |turns: &[Message]| self.render(turns, true, SystemTime::UNIX_EPOCH);
         let mut ends = TurnEnds::default();
         // After the first question, where the answer begins; a template that refuses this says so when it is used.
-        if let Ok(text) = self.render(&turns[..1], true, now)
-            && let Some(question) = text.given_ranges().last()
+        if let Ok(text) = render(&turns[..1])
+            && let Some(question) = text.as_str().rfind(QUESTION)
         {
-            ends.ids = self.ids_in(&text, question.end..text.as_str().len());
+            ends.ids = self.ids_in(&text, question..text.as_str().len());
         }
         // Between the answer and the second question.
-        if let Ok(text) = self.render(&turns, true, now)
-            && let [.., answer, question] = text.given_ranges()
+        if let Ok(text) = render(&turns)
+            && let Some(next) = text.as_str().rfind(NEXT)
+            && let Some(answer) = text.as_str()[..next].rfind(ANSWER)
         {
-            let between = answer.end..question.start;
+            let between = answer + ANSWER.len()..next;
             let ids = self.ids_in(&text, between.clone());
             let text = text.as_str()[between].trim_end();
             if ids.is_empty() && text.trim_start().chars().count() >= SHORTEST_STOP {
@@ -272,9 +258,8 @@ impl ChatTemplate {
     }
 
     fn ids_in(&self, text: &Text, part: Range<usize>) -> Vec<u32> {
-        let controls = self.controls(text).into_iter();
-        let inside = controls.filter(|(place, _)| part.contains(&place.start));
-        inside.map(|(_, token)| self.special[token].id).collect()
+        let inside = text.controls().iter().filter(|(place, _)| part.contains(&place.start));
+        inside.map(|(_, token)| self.names.token(*token).id).collect()
     }
 }
 

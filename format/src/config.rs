@@ -12,17 +12,20 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Architecture {
-    /// tiny-tiny-stories: RoPE, RMSNorm, SwiGLU, ternary weights, float activations, tied float head.
+    /// tiny-tiny-stories (huggingface.co/hidude562/tiny-tiny-stories): RoPE, RMSNorm, SwiGLU, ternary weights, float activations, tied float head.
     Bitlm,
-    /// MiniLM: learned positions, RMSNorm in the blocks and LayerNorm at the end, SwiGLU, W1.58A8, tied ternary head.
+    /// BitGPT of the project MiniLM (github.com/0sparsh2/MiniLM), not Microsoft's MiniLM: learned positions, RMSNorm in the
+    /// blocks and LayerNorm at the end, SwiGLU, W1.58A8, tied ternary head.
     Bitgpt,
-    /// GPT-2 small with ternary linear layers: learned positions, LayerNorm, GELU, biases, float activations.
+    /// GPT-2 with ternary linear layers (huggingface.co/Chris4K/bitnet-gpt2-1.58bit): learned positions, LayerNorm, GELU,
+    /// biases, float activations.
     Gpt2,
-    /// BitNet b1.58 2B4T: RoPE, RMSNorm and sub-norms, gated squared ReLU, W1.58A8.
+    /// BitNet b1.58 2B4T (arXiv:2504.12285, huggingface.co/microsoft/bitnet-b1.58-2B-4T): RoPE, RMSNorm and sub-norms, gated
+    /// squared ReLU, W1.58A8.
     Bitnet,
-    /// LLaMA: the decoder of `bitlm` with float weights.
+    /// LLaMA (arXiv:2302.13971): the decoder of `bitlm` with float weights.
     Llama,
-    /// Tern's own: `bitnet` with normalized queries and keys.
+    /// Tern's own, for experiments: `bitnet` with normalized queries and keys.
     Tern,
 }
 

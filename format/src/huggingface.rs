@@ -17,6 +17,7 @@ use crate::config::{
     Position, Quantizer,
 };
 use crate::error::{Error, Result, quoted};
+use crate::foreign_keys::{must_be, unknown, wrong};
 
 /// How a directory stores its linear layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,10 +206,6 @@ fn hidden_act(key: &str, name: &str) -> Result<HiddenAct> {
     })
 }
 
-fn wrong(key: &str, rule: String) -> Error {
-    Error::Metadata { key: key.into(), rule }
-}
-
 /// The keys that nobody has asked for yet.
 struct Keys(Map<String, Value>);
 
@@ -225,7 +222,7 @@ impl Keys {
     }
 
     fn required<T: serde::de::DeserializeOwned>(&mut self, key: &str) -> Result<T> {
-        self.optional(key)?.ok_or_else(|| wrong(key, "must be there".into()))
+        self.optional(key)?.ok_or_else(|| wrong(key, "must be there"))
     }
 
     fn size(&mut self, key: &str) -> Result<usize> {
@@ -248,8 +245,7 @@ impl Keys {
         match self.0.remove(key) {
             Some(value) if !value.is_null() && !allowed.contains(&value) => {
                 let allowed: Vec<_> = allowed.iter().map(Value::to_string).collect();
-                let value = crate::error::printable(&value.to_string(), 60);
-                Err(wrong(key, format!("must be {}, is {value}", allowed.join(" or "))))
+                Err(must_be(key, &allowed.join(" or "), &value))
             }
             _ => Ok(()),
         }
@@ -303,18 +299,13 @@ impl Keys {
             self.0.iter().find(|(key, value)| says(value) && !IGNORED.contains(&key.as_str()));
         match left {
             None => Ok(()),
-            Some((key, value)) => {
-                let value = crate::error::printable(&value.to_string(), 60);
-                Err(wrong(
-                    key,
-                    format!("is not known here, and may change the model; says {value}"),
-                ))
-            }
+            Some((key, value)) => Err(unknown(key, value)),
         }
     }
 }
 
-/// Where `gpt2` keeps what this program keeps under a name; its matrices are `[d_input, d_output]`.
+/// Where a file of transformers keeps what this program keeps under a name. Those of `gpt2` have matrices
+/// `[d_input, d_output]`, and three layers in one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The tensor's name in the file, without the prefix `transformer.` or `model.`.

@@ -1,4 +1,5 @@
-//! What the bytes of a model mean: configurations, trits, packed files, tokenizers.
+//! What the bytes of a model mean: configurations, trits, packed files, tokenizers; and that a file is whole or not there
+//! ([`atomic`]), locked ([`lock`]) and regular ([`regular_file`]).
 //!
 //! What decides takes slices and readers; functions that take paths stand beside it. Nothing here knows of arithmetic or of
 //! Burn.
@@ -12,17 +13,18 @@ pub mod config;
 pub mod contain;
 mod decode;
 pub mod error;
+mod foreign_keys;
 pub mod gguf;
 pub mod harmless;
 pub mod huggingface;
 mod interchange;
-mod jinja;
 pub mod lock;
 pub mod packed;
-mod protocol_buffer;
+pub mod protocol_buffer;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod pytorch;
 pub mod regular_file;
+mod rows;
 pub mod s24;
 pub mod s24n;
 pub mod safetensors;

@@ -9,9 +9,9 @@
 //! a SentencePiece model     tokenizer.model   U8  [bytes]
 //! ```
 //!
-//! Only a linear layer of a block may be ternary, and only under a config with a quantizer. It may also be float,
-//! and a scale may be any finite number: a latent or a collapsed model can be read, so that the verifier can say
-//! what it is.
+//! Ternary may be a linear layer of a block, and the head where the config has `ternary_head`, under a config with a
+//! quantizer ([`ModelConfig::is_ternary_matrix`]). It may also be float, and a scale may be any finite number: a latent or a
+//! collapsed model can be read, so that the verifier can say what it is.
 //!
 //! `__metadata__` has these keys and no others; a value is text, or a number or an object as JSON text:
 //!
@@ -28,7 +28,7 @@
 //!
 //! `file_sha256` is over every byte of the file, with its own 64 digits taken as zeros; it stands in the header as
 //! `"file_sha256":"…"`, without white space. It finds damage, not forgery: whoever changes a file can make it anew. Files
-//! without it are read too, as are those of before, whose `data_sha256` is over what follows the header.
+//! without it are read too.
 //!
 //! Tensors lie in the order F32, then F16 and BF16, then U8, by name within each. One model has one sequence of
 //! bytes.

@@ -62,16 +62,22 @@ fn take<'a>(message: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
 }
 
 /// Adds a field of text, bytes or another message.
-pub(crate) fn put_bytes(message: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+pub fn put_bytes(message: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     put_varint(message, u64::from(number) << 3 | 2);
     put_varint(message, bytes.len() as u64);
     message.extend(bytes);
 }
 
 /// Adds a field that is a whole number.
-pub(crate) fn put_number(message: &mut Vec<u8>, number: u32, value: u64) {
+pub fn put_number(message: &mut Vec<u8>, number: u32, value: u64) {
     put_varint(message, u64::from(number) << 3);
     put_varint(message, value);
+}
+
+/// Adds a field that is a float of 32 bits.
+pub fn put_float(message: &mut Vec<u8>, number: u32, value: f32) {
+    put_varint(message, u64::from(number) << 3 | 5);
+    message.extend(value.to_le_bytes());
 }
 
 fn put_varint(message: &mut Vec<u8>, mut value: u64) {

@@ -24,6 +24,7 @@
 
 use crate::error::{Error, Result};
 use crate::packed::Encoding;
+use crate::rows;
 
 /// Inputs of a group.
 pub const GROUP: usize = 4;
@@ -102,11 +103,7 @@ pub(crate) fn codes(
     least: u8,
 ) -> Result<Vec<u8>> {
     check_width(encoding, d_input)?;
-    assert!(
-        d_input > 0 && trits.len().is_multiple_of(d_input),
-        "{} trits make no rows of {d_input}",
-        trits.len()
-    );
+    rows::check_trits(trits, d_input);
     let mut codes = Vec::with_capacity(trits.len() / GROUP);
     for (g, group) in trits.as_chunks().0.iter().enumerate() {
         assert!(group.iter().all(|trit| (-1..=1).contains(trit)), "{group:?} are no trits");
@@ -163,13 +160,10 @@ pub fn pack(trits: &[i8], d_input: usize) -> Result<Vec<u8>> {
 /// [`Error::Width`], [`Error::Count`], [`Error::Word`] or [`Error::Padding`], with the place.
 pub fn check(bytes: &[u8], d_output: usize, d_input: usize) -> Result<()> {
     check_width(Encoding::S24, d_input)?;
-    let expected = d_output as u64 * row_bytes(d_input) as u64;
-    if bytes.len() as u64 != expected {
-        return Err(Error::Count { unit: "bytes", expected, found: bytes.len() as u64 });
-    }
+    rows::check_bytes(bytes, d_output, row_bytes(d_input))?;
     const LARGEST: u16 = POWERS[PER_WORD] - 1;
     let padded = d_input / GROUP % PER_WORD;
-    for (row, bytes) in bytes.chunks_exact(row_bytes(d_input).max(1)).enumerate() {
+    for (row, bytes) in rows::packed(bytes, row_bytes(d_input)).enumerate() {
         let mut last = 0;
         for (j, word) in words(bytes).enumerate() {
             if word > LARGEST {
@@ -201,21 +195,15 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u16> {
 /// Those of [`check`].
 pub fn unpack(bytes: &[u8], d_output: usize, d_input: usize) -> Result<Vec<i8>> {
     check(bytes, d_output, d_input)?;
-    // Bounded: `check` has compared the product with the bytes that there are.
-    let mut trits = Vec::with_capacity(d_output * d_input);
-    for row in bytes.chunks_exact(row_bytes(d_input).max(1)) {
+    Ok(rows::unpack(bytes, [d_output, d_input], row_bytes(d_input), |row| {
         let codes = words(row).flat_map(|word| [word % 33, word / 33 % 33, word / 1089]);
-        trits.extend(codes.take(d_input / GROUP).flat_map(|code| PATTERNS[usize::from(code)]));
-    }
-    Ok(trits)
+        codes.flat_map(|code| PATTERNS[usize::from(code)])
+    }))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
     use super::*;
 
     const ROW: [i8; 16] = [1, 0, -1, 0, 0, 0, 0, 0, 0, -1, 0, 0, 0, 1, 1, 0];
@@ -287,36 +275,6 @@ mod tests {
             for error in [check(&[0; 2], 1, d_input), pack(&vec![0; d_input], d_input).map(drop)] {
                 let error = error.unwrap_err();
                 assert!(matches!(error, Error::Width { encoding: "s24", .. }), "{error}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_wrong_number_of_bytes_is_counted_and_nothing_is_allocated() {
-        let error = unpack(&[0; 3], 2, 4).unwrap_err();
-        assert!(matches!(error, Error::Count { expected: 4, found: 3, .. }), "{error}");
-        assert!(unpack(&[0; 3], 1 << 30, 1 << 30).is_err());
-        assert!(unpack(&[], 5, 0).unwrap().is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn trits_come_back(codes in vec(0..33usize, 0..200), groups in 1..30usize) {
-            let (rows, d_input) = (codes.len() / groups, groups * GROUP);
-            let trits: Vec<i8> =
-                codes[..rows * groups].iter().flat_map(|&code| PATTERNS[code]).collect();
-            let bytes = pack(&trits, d_input).unwrap();
-            prop_assert_eq!(bytes.len(), rows * row_bytes(d_input));
-            prop_assert_eq!(unpack(&bytes, rows, d_input).unwrap(), trits);
-        }
-
-        #[test]
-        fn what_is_read_is_written_again(bytes in vec(any::<u8>(), 0..60), groups in 1..12usize) {
-            let row_bytes = row_bytes(groups * GROUP);
-            let rows = bytes.len() / row_bytes;
-            let bytes = &bytes[..rows * row_bytes];
-            if let Ok(trits) = unpack(bytes, rows, groups * GROUP) {
-                prop_assert_eq!(pack(&trits, groups * GROUP).unwrap(), bytes);
             }
         }
     }

@@ -17,6 +17,7 @@
 
 use crate::error::{Error, Result};
 use crate::packed::Encoding;
+use crate::rows;
 use crate::s24::{self, GROUP, PATTERNS};
 
 /// Bits of a code.
@@ -67,13 +68,10 @@ pub fn pack(trits: &[i8], d_input: usize) -> Result<Vec<u8>> {
 /// [`Error::Width`], [`Error::Count`] or [`Error::Padding`], with the place.
 pub fn check(bytes: &[u8], d_output: usize, d_input: usize) -> Result<()> {
     s24::check_width(Encoding::S24n, d_input)?;
-    let expected = d_output as u64 * row_bytes(d_input) as u64;
-    if bytes.len() as u64 != expected {
-        return Err(Error::Count { unit: "bytes", expected, found: bytes.len() as u64 });
-    }
+    rows::check_bytes(bytes, d_output, row_bytes(d_input))?;
     let used = d_input / GROUP % 8 * BITS % 8;
     let padded = |row: &[u8]| used != 0 && row.last().is_some_and(|byte| byte >> used != 0);
-    match bytes.chunks_exact(row_bytes(d_input).max(1)).position(padded) {
+    match rows::packed(bytes, row_bytes(d_input)).position(padded) {
         Some(row) => Err(Error::Padding { row, d_input }),
         None => Ok(()),
     }
@@ -91,26 +89,20 @@ pub fn check(bytes: &[u8], d_output: usize, d_input: usize) -> Result<()> {
 /// Those of [`check`].
 pub fn unpack(bytes: &[u8], d_output: usize, d_input: usize) -> Result<Vec<i8>> {
     check(bytes, d_output, d_input)?;
-    // Bounded: `check` has compared the product with the bytes that there are.
-    let mut trits = Vec::with_capacity(d_output * d_input);
-    for row in bytes.chunks_exact(row_bytes(d_input).max(1)) {
+    Ok(rows::unpack(bytes, [d_output, d_input], row_bytes(d_input), |row| {
         let codes = row.chunks(WORD).flat_map(|bytes| {
             let mut word = [0; 8];
             word[..bytes.len()].copy_from_slice(bytes);
             let word = u64::from_le_bytes(word);
             (0..8).map(move |i| word >> (BITS * i) & 31)
         });
-        trits.extend(codes.take(d_input / GROUP).flat_map(|code| PATTERNS[code as usize + 1]));
-    }
-    Ok(trits)
+        codes.flat_map(|code| PATTERNS[code as usize + 1])
+    }))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
     use super::*;
 
     const ROW: [i8; 12] = [1, 0, -1, 0, 0, -1, 0, 0, 0, 1, 1, 0];
@@ -157,33 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_number_of_bytes_is_counted_and_nothing_is_allocated() {
-        let error = unpack(&[0; 3], 2, 8).unwrap_err();
-        assert!(matches!(error, Error::Count { expected: 4, found: 3, .. }), "{error}");
-        assert!(unpack(&[0; 3], 1 << 30, 1 << 30).is_err());
-        assert!(unpack(&[], 5, 0).unwrap().is_empty());
+    fn the_bytes_of_a_row_are_counted_without_overflow() {
         assert!(row_bytes(usize::MAX) > usize::MAX / 8);
-    }
-
-    proptest! {
-        #[test]
-        fn trits_come_back(codes in vec(1..33usize, 0..200), groups in 1..30usize) {
-            let (rows, d_input) = (codes.len() / groups, groups * GROUP);
-            let trits: Vec<i8> =
-                codes[..rows * groups].iter().flat_map(|&code| PATTERNS[code]).collect();
-            let bytes = pack(&trits, d_input).unwrap();
-            prop_assert_eq!(bytes.len(), rows * row_bytes(d_input));
-            prop_assert_eq!(unpack(&bytes, rows, d_input).unwrap(), trits);
-        }
-
-        #[test]
-        fn what_is_read_is_written_again(bytes in vec(any::<u8>(), 0..60), groups in 1..20usize) {
-            let row_bytes = row_bytes(groups * GROUP);
-            let rows = bytes.len() / row_bytes;
-            let bytes = &bytes[..rows * row_bytes];
-            if let Ok(trits) = unpack(bytes, rows, groups * GROUP) {
-                prop_assert_eq!(pack(&trits, groups * GROUP).unwrap(), bytes);
-            }
-        }
     }
 }

@@ -26,6 +26,20 @@ pub(crate) enum Kind {
     Byte = 6,
 }
 
+impl Kind {
+    /// The kind of a number; one that nobody knows is taken for the usual kind, as other readers have it.
+    pub(crate) fn of(number: u64) -> Self {
+        match number {
+            2 => Self::Unknown,
+            3 => Self::Control,
+            4 => Self::UserDefined,
+            5 => Self::Unused,
+            6 => Self::Byte,
+            _ => Self::Normal,
+        }
+    }
+}
+
 /// One piece; its id is its place.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Piece {
@@ -103,16 +117,7 @@ fn parse_piece(bytes: &[u8]) -> Result<Piece, String> {
                 piece.text = text.into();
             }
             (2, Value::Number(bits)) => piece.score = f32::from_bits(bits as u32),
-            (3, Value::Number(number)) => {
-                piece.kind = match number {
-                    2 => Kind::Unknown,
-                    3 => Kind::Control,
-                    4 => Kind::UserDefined,
-                    5 => Kind::Unused,
-                    6 => Kind::Byte,
-                    _ => Kind::Normal,
-                }
-            }
+            (3, Value::Number(number)) => piece.kind = Kind::of(number),
             _ => {}
         }
     }

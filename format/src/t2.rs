@@ -17,6 +17,7 @@
 //! The layout knows nothing of CPUs: a kernel that wants another order repacks when it loads.
 
 use crate::error::{Error, Result};
+use crate::rows;
 
 /// Trits in a byte.
 const PER_BYTE: usize = 4;
@@ -52,11 +53,7 @@ pub const fn row_bytes(d_input: usize) -> usize {
 ///
 /// If `d_input` is 0 or does not divide the number of trits, or a value is not -1, 0 or 1.
 pub fn pack(trits: &[i8], d_input: usize) -> Vec<u8> {
-    assert!(
-        d_input > 0 && trits.len().is_multiple_of(d_input),
-        "{} trits make no rows of {d_input}",
-        trits.len()
-    );
+    rows::check_trits(trits, d_input);
     let mut bytes = Vec::with_capacity(trits.len() / d_input * row_bytes(d_input));
     for row in trits.chunks_exact(d_input) {
         for group in row.chunks(PER_BYTE) {
@@ -75,12 +72,9 @@ pub fn pack(trits: &[i8], d_input: usize) -> Vec<u8> {
 ///
 /// [`Error::Count`], [`Error::Code`] or [`Error::Padding`], with the place.
 pub fn check(bytes: &[u8], d_output: usize, d_input: usize) -> Result<()> {
-    let expected = d_output as u64 * row_bytes(d_input) as u64;
-    if bytes.len() as u64 != expected {
-        return Err(Error::Count { unit: "bytes", expected, found: bytes.len() as u64 });
-    }
+    rows::check_bytes(bytes, d_output, row_bytes(d_input))?;
     let padded = d_input % PER_BYTE;
-    for (row, codes) in rows(bytes, d_input).enumerate() {
+    for (row, codes) in rows::packed(bytes, row_bytes(d_input)).enumerate() {
         // Rows without a code 3 are passed quickly.
         let threes = codes.iter().fold(0, |threes, byte| threes | byte & byte >> 1 & 0b0101_0101);
         for (j, byte) in codes.iter().enumerate().filter(|_| threes != 0) {
@@ -97,16 +91,6 @@ pub fn check(bytes: &[u8], d_output: usize, d_input: usize) -> Result<()> {
     Ok(())
 }
 
-/// The packed rows of a matrix, in order.
-pub fn rows(bytes: &[u8], d_input: usize) -> std::slice::ChunksExact<'_, u8> {
-    bytes.chunks_exact(row_bytes(d_input).max(1))
-}
-
-/// The trits of one packed row that [`check`] has passed.
-pub fn row_trits(row: &[u8], d_input: usize) -> impl Iterator<Item = i8> {
-    row.iter().flat_map(|&byte| TRITS[usize::from(byte)]).take(d_input)
-}
-
 /// Unpacks a matrix.
 ///
 /// # Shapes
@@ -119,12 +103,9 @@ pub fn row_trits(row: &[u8], d_input: usize) -> impl Iterator<Item = i8> {
 /// Those of [`check`].
 pub fn unpack(bytes: &[u8], d_output: usize, d_input: usize) -> Result<Vec<i8>> {
     check(bytes, d_output, d_input)?;
-    // Bounded: `check` has compared the product with the bytes that there are.
-    let mut trits = Vec::with_capacity(d_output * d_input);
-    for row in rows(bytes, d_input) {
-        trits.extend(row_trits(row, d_input));
-    }
-    Ok(trits)
+    Ok(rows::unpack(bytes, [d_output, d_input], row_bytes(d_input), |row| {
+        row.iter().flat_map(|&byte| TRITS[usize::from(byte)])
+    }))
 }
 
 #[cfg(test)]
@@ -175,13 +156,5 @@ mod tests {
         }
         // A code 3 in the padding is padding, not a code.
         assert!(matches!(check(&[0, 0b1100_0000], 1, 5), Err(Error::Padding { row: 0, .. })));
-    }
-
-    #[test]
-    fn a_wrong_number_of_bytes_is_counted_and_nothing_is_allocated() {
-        let error = unpack(&[0; 3], 2, 5).unwrap_err();
-        assert!(matches!(error, Error::Count { expected: 4, found: 3, .. }), "{error}");
-        assert!(unpack(&[0; 3], 1 << 30, 1 << 30).is_err());
-        assert!(unpack(&[], 5, 0).unwrap().is_empty());
     }
 }

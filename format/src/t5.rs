@@ -14,6 +14,7 @@
 //! ```
 
 use crate::error::{Error, Result};
+use crate::rows;
 
 /// Trits in a byte.
 const PER_BYTE: usize = 5;
@@ -52,11 +53,7 @@ pub const fn row_bytes(d_input: usize) -> usize {
 ///
 /// If `d_input` is 0 or does not divide the number of trits, or a value is not -1, 0 or 1.
 pub fn pack(trits: &[i8], d_input: usize) -> Vec<u8> {
-    assert!(
-        d_input > 0 && trits.len().is_multiple_of(d_input),
-        "{} trits make no rows of {d_input}",
-        trits.len()
-    );
+    rows::check_trits(trits, d_input);
     let mut bytes = Vec::with_capacity(trits.len() / d_input * row_bytes(d_input));
     for row in trits.chunks_exact(d_input) {
         for five in row.chunks(PER_BYTE) {
@@ -75,12 +72,9 @@ pub fn pack(trits: &[i8], d_input: usize) -> Vec<u8> {
 ///
 /// [`Error::Count`], [`Error::Word`] or [`Error::Padding`], with the place.
 pub fn check(bytes: &[u8], d_output: usize, d_input: usize) -> Result<()> {
-    let expected = d_output as u64 * row_bytes(d_input) as u64;
-    if bytes.len() as u64 != expected {
-        return Err(Error::Count { unit: "bytes", expected, found: bytes.len() as u64 });
-    }
+    rows::check_bytes(bytes, d_output, row_bytes(d_input))?;
     const LARGEST: u8 = POWERS[PER_BYTE] - 1;
-    for (row, bytes) in bytes.chunks_exact(row_bytes(d_input).max(1)).enumerate() {
+    for (row, bytes) in rows::packed(bytes, row_bytes(d_input)).enumerate() {
         if let Some(j) = bytes.iter().position(|&byte| byte > LARGEST) {
             let (found, most) = (bytes[j].into(), LARGEST.into());
             return Err(Error::Word { row, column: PER_BYTE * j, found, most });
@@ -105,20 +99,14 @@ pub fn check(bytes: &[u8], d_output: usize, d_input: usize) -> Result<()> {
 /// Those of [`check`].
 pub fn unpack(bytes: &[u8], d_output: usize, d_input: usize) -> Result<Vec<i8>> {
     check(bytes, d_output, d_input)?;
-    // Bounded: `check` has compared the product with the bytes that there are.
-    let mut trits = Vec::with_capacity(d_output * d_input);
-    for row in bytes.chunks_exact(row_bytes(d_input).max(1)) {
-        trits.extend(row.iter().flat_map(|&byte| TRITS[usize::from(byte)]).take(d_input));
-    }
-    Ok(trits)
+    Ok(rows::unpack(bytes, [d_output, d_input], row_bytes(d_input), |row| {
+        row.iter().flat_map(|&byte| TRITS[usize::from(byte)])
+    }))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -145,34 +133,6 @@ mod tests {
         for byte in 3..=242 {
             let error = unpack(&[0, 2, 0, byte], 2, 6).unwrap_err();
             assert!(matches!(error, Error::Padding { row: 1, d_input: 6 }), "{byte}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_wrong_number_of_bytes_is_counted_and_nothing_is_allocated() {
-        let error = unpack(&[0; 3], 2, 6).unwrap_err();
-        assert!(matches!(error, Error::Count { expected: 4, found: 3, .. }), "{error}");
-        assert!(unpack(&[0; 3], 1 << 30, 1 << 30).is_err());
-        assert!(unpack(&[], 5, 0).unwrap().is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn trits_come_back(trits in vec(-1..=1i8, 0..400), d_input in 1..70usize) {
-            let rows = trits.len() / d_input;
-            let trits = &trits[..rows * d_input];
-            let bytes = pack(trits, d_input);
-            prop_assert_eq!(bytes.len(), rows * row_bytes(d_input));
-            prop_assert_eq!(unpack(&bytes, rows, d_input).unwrap(), trits);
-        }
-
-        #[test]
-        fn what_is_read_is_written_again(bytes in vec(any::<u8>(), 0..60), d_input in 1..40usize) {
-            let rows = bytes.len() / row_bytes(d_input);
-            let bytes = &bytes[..rows * row_bytes(d_input)];
-            if let Ok(trits) = unpack(bytes, rows, d_input) {
-                prop_assert_eq!(pack(&trits, d_input), bytes);
-            }
         }
     }
 }

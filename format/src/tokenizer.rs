@@ -18,7 +18,7 @@ use crate::sentence_piece::SentencePiece;
 use crate::tokenizer_json::checked;
 
 /// The largest tokenizer that is read, in bytes; Gemma 3's has 33 MB.
-const MOST_BYTES: usize = 64 << 20;
+pub const MOST_BYTES: usize = 64 << 20;
 
 /// Names under which published vocabularies hold the token that opens a document, best first.
 const BOS_NAMES: [&str; 3] = ["<s>", "<|begin_of_text|>", "<|endoftext|>"];

@@ -10,8 +10,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tern_format::config::{Architecture, ModelConfig};
 use tern_format::packed::{
-    Check, FloatTensor, FloatType, Metadata, PackedModel, Provenance, Tensor, TernaryTensor,
+    Check, Encoding, FloatTensor, FloatType, Metadata, PackedModel, Provenance, Tensor,
+    TernaryTensor,
 };
+use tern_format::protocol_buffer::{put_bytes, put_float, put_number};
+use tern_format::s24::PATTERNS;
 use tern_format::safetensors::write_f32;
 use tern_format::tokenizer::TokenizerSource;
 
@@ -34,12 +37,16 @@ fn main() -> Result {
 
     let words = TokenizerSource::Json(tokenizers()[0].1.to_string());
     let pieces = TokenizerSource::SentencePiece(sentence_pieces().swap_remove(0).1);
-    for (name, architecture, tokenizer, full) in [
-        ("full", Architecture::Bitlm, words.clone(), true),
-        ("pieces", Architecture::Bitlm, pieces, false),
-        ("float", Architecture::Llama, words, false),
+    let (bitlm, llama) = (Architecture::Bitlm, Architecture::Llama);
+    for (name, architecture, encoding, tokenizer, full) in [
+        ("full", bitlm, Encoding::T2, &words, true),
+        ("pieces", bitlm, Encoding::T2, &pieces, false),
+        ("float", llama, Encoding::T2, &words, false),
+        ("t5", bitlm, Encoding::T5, &words, false),
+        ("s24", bitlm, Encoding::S24, &words, false),
+        ("s24n", bitlm, Encoding::S24n, &words, false),
     ] {
-        let bytes = model(architecture, tokenizer, full).to_bytes()?;
+        let bytes = model(architecture, encoding, tokenizer.clone(), full)?.to_bytes()?;
         put("packed_model", name, &bytes)?;
         if full {
             put("safetensors", name, &bytes)?;
@@ -51,8 +58,16 @@ fn main() -> Result {
     for (name, bytes) in ggufs() {
         put("gguf", name, &bytes)?;
     }
+    for kind in ["gpt2", "llama", "t5"] {
+        let mut file = GgufFile::default();
+        file.tokenizer(kind);
+        put("gguf_tokenizer", kind, &file.build())?;
+    }
     for (name, text) in HUGGINGFACE {
         put("huggingface_config", name, text.as_bytes())?;
+    }
+    for (name, text) in CHAT_TEMPLATES {
+        put("chat_template", name, text.as_bytes())?;
     }
     // Those of `tests/goldens/pytorch`, whose README says how they were made.
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pytorch");
@@ -72,16 +87,23 @@ fn main() -> Result {
     Ok(())
 }
 
-/// One block, with rows of 5 and of 2 inputs, so that padding occurs.
-fn model(architecture: Architecture, tokenizer: TokenizerSource, full: bool) -> PackedModel {
+/// One block, with rows of 5 and of 2 inputs, so that padding occurs; or of whole groups of four, where the encoding asks
+/// for them.
+fn model(
+    architecture: Architecture,
+    encoding: Encoding,
+    tokenizer: TokenizerSource,
+    full: bool,
+) -> Result<PackedModel> {
+    let grouped = matches!(encoding, Encoding::S24 | Encoding::S24n);
     let config = ModelConfig {
         vocab_size: 16,
         hidden_size: 4,
-        intermediate_size: 5,
+        intermediate_size: if grouped { 8 } else { 5 },
         num_hidden_layers: 1,
         num_attention_heads: 1,
         num_key_value_heads: 1,
-        head_dim: 2,
+        head_dim: if grouped { 4 } else { 2 },
         max_position_embeddings: 8,
         tie_word_embeddings: full,
         ..ModelConfig::preset(architecture)
@@ -89,10 +111,14 @@ fn model(architecture: Architecture, tokenizer: TokenizerSource, full: bool) -> 
     let tensors = config.tensors().into_iter().map(|(name, shape)| {
         let count: usize = shape.iter().product();
         let tensor = if config.is_ternary_matrix(&name) {
-            let trits: Vec<i8> = (0..count).map(|i| (i * 5 % 7 % 3) as i8 - 1).collect();
+            let trit = |i: usize| match grouped {
+                true => PATTERNS[1 + i / 4 * 5 % 32][i % 4],
+                false => (i * 5 % 7 % 3) as i8 - 1,
+            };
+            let trits: Vec<i8> = (0..count).map(trit).collect();
             Tensor::Ternary(TernaryTensor::from_trits(&trits, shape[1], 0.37))
         } else {
-            let values = (0..count).map(|i| i as f32 * 0.1 - 0.3).collect();
+            let values: Vec<f32> = (0..count).map(|i| i as f32 * 0.1 - 0.3).collect();
             let dtype = match shape.len() {
                 1 => FloatType::F32,
                 _ if name.contains("mlp") => FloatType::BF16,
@@ -120,7 +146,7 @@ fn model(architecture: Architecture, tokenizer: TokenizerSource, full: bool) -> 
         });
         metadata.check = Some(Check { windows: vec![vec![1, 0, 2], vec![0, 0]], loss: 2.5 });
     }
-    PackedModel { metadata, tensors }
+    Ok(PackedModel { metadata, tensors }.encode_as(encoding)?)
 }
 
 /// One tokenizer for each model of the crate `tokenizers`, with every kind of part somewhere.
@@ -184,21 +210,21 @@ fn sentence_pieces() -> Vec<(&'static str, Vec<u8>)> {
         let mut model = Vec::new();
         for (id, piece) in pieces.iter().enumerate() {
             let kind = [2, 3, 3].get(id).copied().unwrap_or(1);
-            field(&mut model, 1, &piece_of(piece, -(id as f32), kind));
+            put_bytes(&mut model, 1, &piece_of(piece, -(id as f32), kind));
         }
-        field(&mut model, 1, &piece_of("<user>", 0.0, 4));
+        put_bytes(&mut model, 1, &piece_of("<user>", 0.0, 4));
         for byte in (0..=255u8).filter(|_| bytes) {
-            field(&mut model, 1, &piece_of(&format!("<0x{byte:02X}>"), 0.0, 6));
+            put_bytes(&mut model, 1, &piece_of(&format!("<0x{byte:02X}>"), 0.0, 6));
         }
         let mut trainer = Vec::new();
-        number(&mut trainer, 3, kind);
-        number(&mut trainer, 35, u64::from(bytes));
-        field(&mut model, 2, &trainer);
-        field(&mut model, 3, &normalizer);
+        put_number(&mut trainer, 3, kind);
+        put_number(&mut trainer, 35, u64::from(bytes));
+        put_bytes(&mut model, 2, &trainer);
+        put_bytes(&mut model, 3, &normalizer);
         model
     };
     let mut with_charsmap = Vec::new();
-    field(&mut with_charsmap, 2, &charsmap());
+    put_bytes(&mut with_charsmap, 2, &charsmap());
     vec![
         ("unigram", model(1, false, Vec::new())),
         ("bpe", model(2, false, Vec::new())),
@@ -211,32 +237,10 @@ fn sentence_pieces() -> Vec<(&'static str, Vec<u8>)> {
 
 fn piece_of(text: &str, score: f32, kind: u64) -> Vec<u8> {
     let mut piece = Vec::new();
-    field(&mut piece, 1, text.as_bytes());
-    piece.push(2 << 3 | 5);
-    piece.extend(score.to_le_bytes());
-    number(&mut piece, 3, kind);
+    put_bytes(&mut piece, 1, text.as_bytes());
+    put_float(&mut piece, 2, score);
+    put_number(&mut piece, 3, kind);
     piece
-}
-
-/// A field of bytes.
-fn field(message: &mut Vec<u8>, number: u64, bytes: &[u8]) {
-    varint(message, number << 3 | 2);
-    varint(message, bytes.len() as u64);
-    message.extend(bytes);
-}
-
-/// A field that is a number.
-fn number(message: &mut Vec<u8>, number: u64, value: u64) {
-    varint(message, number << 3);
-    varint(message, value);
-}
-
-fn varint(message: &mut Vec<u8>, mut value: u64) {
-    while value > 0x7f {
-        message.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    message.push(value as u8);
 }
 
 /// A GGUF file: keys with kind and value, tensors with sides (innermost first), type and bytes.
@@ -256,6 +260,29 @@ impl GgufFile {
         let count = (sides.len() as u32).to_le_bytes();
         let info = [&gguf_text(name)[..], &count, &sides_bytes, &number.to_le_bytes()].concat();
         self.tensors.push((info, data));
+    }
+
+    /// The keys of a tokenizer of six tokens.
+    fn tokenizer(&mut self, kind: &str) {
+        let key = |key: &str| format!("tokenizer.ggml.{key}");
+        let tokens = ["<unk>", "<s>", "\u{2581}", "a", "b", "ab"];
+        let texts: Vec<_> = tokens.iter().map(|token| gguf_text(token)).collect();
+        let kinds = [2i32, 3, 1, 1, 1, 1].map(|kind| kind.to_le_bytes().to_vec());
+        self.put(&key("model"), 8, &gguf_text(kind));
+        self.put(&key("tokens"), 9, &gguf_array(8, &texts));
+        self.put(&key("token_type"), 9, &gguf_array(5, &kinds));
+        self.put(&key("bos_token_id"), 4, &1u32.to_le_bytes());
+        if kind == "gpt2" {
+            self.put(&key("pre"), 8, &gguf_text("llama-bpe"));
+            self.put(&key("merges"), 9, &gguf_array(8, &[gguf_text("a b")]));
+        } else {
+            let scores: Vec<_> = (0..6).map(|id| (-(id as f32)).to_le_bytes().to_vec()).collect();
+            self.put(&key("scores"), 9, &gguf_array(6, &scores));
+        }
+        if kind == "t5" {
+            let bytes: Vec<_> = charsmap().iter().map(|&byte| vec![byte]).collect();
+            self.put(&key("precompiled_charsmap"), 9, &gguf_array(0, &bytes));
+        }
     }
 
     fn build(&self) -> Vec<u8> {
@@ -285,7 +312,7 @@ fn gguf_array(kind: u32, elements: &[Vec<u8>]) -> Vec<u8> {
     [&kind.to_le_bytes()[..], &(elements.len() as u64).to_le_bytes(), &elements.concat()].concat()
 }
 
-/// One model for each architecture, tokenizer and kind of linear layer, one block of a few channels.
+/// One model for each architecture and kind of linear layer, one block of a few channels; and a tensor of each type.
 fn ggufs() -> Vec<(&'static str, Vec<u8>)> {
     let f32s = |count: usize| -> Vec<u8> {
         (0..count).flat_map(|i| (i as f32 * 0.1 - 0.3).to_le_bytes()).collect()
@@ -306,25 +333,7 @@ fn ggufs() -> Vec<(&'static str, Vec<u8>)> {
         let rms = if gpt2 { "" } else { "rms_" };
         let epsilon = format!("{architecture}.attention.layer_norm_{rms}epsilon");
         file.put(&epsilon, 6, &1e-5f32.to_le_bytes());
-        let key = |key: &str| format!("tokenizer.ggml.{key}");
-        let tokens = ["<unk>", "<s>", "\u{2581}", "a", "b", "ab"];
-        let texts: Vec<_> = tokens.iter().map(|token| gguf_text(token)).collect();
-        let kinds = [2i32, 3, 1, 1, 1, 1].map(|kind| kind.to_le_bytes().to_vec());
-        file.put(&key("model"), 8, &gguf_text(tokenizer));
-        file.put(&key("tokens"), 9, &gguf_array(8, &texts));
-        file.put(&key("token_type"), 9, &gguf_array(5, &kinds));
-        file.put(&key("bos_token_id"), 4, &1u32.to_le_bytes());
-        if tokenizer == "gpt2" {
-            file.put(&key("pre"), 8, &gguf_text("llama-bpe"));
-            file.put(&key("merges"), 9, &gguf_array(8, &[gguf_text("a b")]));
-        } else {
-            let scores: Vec<_> = (0..6).map(|id| (-(id as f32)).to_le_bytes().to_vec()).collect();
-            file.put(&key("scores"), 9, &gguf_array(6, &scores));
-        }
-        if tokenizer == "t5" {
-            let bytes: Vec<_> = charsmap().iter().map(|&byte| vec![byte]).collect();
-            file.put(&key("precompiled_charsmap"), 9, &gguf_array(0, &bytes));
-        }
+        file.tokenizer(tokenizer);
         let mut vector = |name: &str, size: usize| {
             file.tensor(name, &[size as u64], 0, f32s(size));
         };
@@ -335,9 +344,10 @@ fn ggufs() -> Vec<(&'static str, Vec<u8>)> {
                 vector(&format!("blk.0.{norm}_norm.{end}"), d);
             }
         }
-        for (name, size) in [("attn_qkv", 3 * d), ("attn_output", d), ("ffn_up", d), ("ffn_down", d)]
-            .iter()
-            .filter(|_| gpt2)
+        for (name, size) in
+            [("attn_qkv", 3 * d), ("attn_output", d), ("ffn_up", d), ("ffn_down", d)]
+                .iter()
+                .filter(|_| gpt2)
         {
             vector(&format!("blk.0.{name}.bias"), *size);
         }
@@ -351,7 +361,8 @@ fn ggufs() -> Vec<(&'static str, Vec<u8>)> {
             file.tensor("position_embd.weight", &[side, 8], 0, f32s(8 * d));
             file.tensor("blk.0.attn_qkv.weight", &[side, fused], number, linear(3 * d * d));
         }
-        for name in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"] {
+        for name in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
+        {
             if !gpt2 || ["attn_output", "ffn_up", "ffn_down"].contains(&name) {
                 file.tensor(&format!("blk.0.{name}.weight"), &[side, side], number, linear(d * d));
             }
@@ -359,11 +370,26 @@ fn ggufs() -> Vec<(&'static str, Vec<u8>)> {
         file.tensor("token_embd.weight", &[side, 6], 0, f32s(6 * d));
         file.build()
     };
+    let mut types = GgufFile::default();
+    for (number, bytes) in [
+        (0, 1024),
+        (1, 512),
+        (2, 144),
+        (8, 272),
+        (14, 210),
+        (30, 512),
+        (34, 54),
+        (35, 66),
+        (36, 96),
+    ] {
+        types.tensor(&format!("type {number}"), &[256], number, vec![0; bytes]);
+    }
     vec![
         ("llama", model("llama", "llama", 0, 4)),
-        ("gpt2", model("gpt2", "gpt2", 0, 4)),
+        ("gpt2", model("gpt2", "llama", 0, 4)),
         ("bitnet", model("bitnet", "t5", 36, 16)),
-        ("blocks", model("llama", "gpt2", 8, 32)),
+        ("blocks", model("llama", "llama", 8, 32)),
+        ("types", types.build()),
     ]
 }
 
@@ -383,9 +409,35 @@ const HUGGINGFACE: [(&str, &str); 3] = [
     ),
 ];
 
+/// Messages in turn, an empty line, and a template.
+const CHAT_TEMPLATES: [(&str, &str); 3] = [
+    (
+        "turns",
+        "Hello</s>\nHi\n1 < 2\n\n{% for m in messages %}{{ bos_token + m['role'] + '\\n' + m.content | trim + eos_token }}{% endfor %}\
+        {% if add_generation_prompt %}{{ bos_token }}assistant{% endif %}",
+    ),
+    (
+        "namespace",
+        "Hello\n\n{%- set ns = namespace(last=-1) -%}\n{%- for m in messages[::-1] %}{% if loop.first or m.role == 'user' %}\
+        {% set ns.last = loop.index0 %}{% continue %}{% endif %}{{ m | tojson(indent=2) }}{% endfor %}{{ ns.last }}",
+    ),
+    (
+        "macro",
+        "a\nb\n\n{% macro turn(role, text='') %}<s>{{ role.upper() }}{% generation %}{{ text.split('x')[0] }}{% endgeneration %}</s>{% endmacro %}\
+        {% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}{{ strftime_now('%d %b %Y') }}\
+        {% for m in messages %}{{ turn(m.role, text=m.content) }}{% endfor %}",
+    ),
+];
+
 /// A token file with BOS and EOS, as `datasets/src/token_file.rs` describes it.
 fn token_file(vocab_size: u32, ids: &[u32]) -> Vec<u8> {
-    let width = if vocab_size <= 0x100 { 1 } else if vocab_size <= 0x1_0000 { 2 } else { 4 };
+    let width = if vocab_size <= 0x100 {
+        1
+    } else if vocab_size <= 0x1_0000 {
+        2
+    } else {
+        4
+    };
     let mut bytes = b"TERNTOK\0".to_vec();
     bytes.extend([1, width as u32, vocab_size, 1, 2, 0].into_iter().flat_map(u32::to_le_bytes));
     bytes.extend([ids.len() as u64, 1, 20].into_iter().flat_map(u64::to_le_bytes));

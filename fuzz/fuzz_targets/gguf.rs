@@ -3,9 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use tern_format::gguf::Gguf;
-use tern_format::gguf::tokenizer::TokenizerParts;
 use tern_format::packed::PackedModel;
-use tern_format::tokenizer::Tokenizer;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(file) = Gguf::parse(bytes) else { return };
@@ -15,10 +13,9 @@ fuzz_target!(|bytes: &[u8]| {
     for value in file.metadata.values() {
         let _ = value.to_string();
     }
-    if let Ok(parts) = TokenizerParts::new(&file)
-        && let Ok(tokenizer) = Tokenizer::from_source(&parts.tokenizer)
-    {
-        tern_fuzz::use_tokenizer(&tokenizer);
+    // The regular expressions of byte-level BPE take a hundred times as long as all else; `gguf_tokenizer` reads such.
+    if file.find("tokenizer.ggml.model").is_ok_and(|model| model == Some("gpt2")) {
+        return;
     }
     if let Ok(imported) = tern_infer::import::gguf(bytes) {
         let Ok(written) = imported.model.to_bytes() else { panic!("an import cannot be written") };

@@ -36,10 +36,10 @@ pub struct Report {
     pub prefill_tokens_per_second: f64,
     /// Bytes of weights that a token reads.
     pub bytes_per_token: u64,
-    /// Bytes a second that decoding reads, as a share of `memory_bandwidth`. More than 1 where the weights stay in a cache.
+    /// Bytes a second that decoding reads, as a share of what the memory gives. More than 1 where the weights stay in a cache.
     pub memory_bandwidth_fraction: f64,
     /// Bytes a second that the same threads read from memory, doing nothing else.
-    pub memory_bandwidth: f64,
+    pub memory_bytes_per_second: f64,
     /// Threads.
     pub threads: usize,
     /// The kernel of the products.
@@ -76,7 +76,7 @@ pub fn measure(
     // A fixed sequence without a period that a cache could like.
     let prompt: Vec<u32> =
         (0..tokens as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocab_size).collect();
-    let memory_bandwidth = bandwidth::measure(&model.engine().pool);
+    let memory_bytes_per_second = bandwidth::measure(&model.engine().pool);
     let (mut decode_all, mut prefill_all) = (Vec::new(), Vec::new());
     for repetition in 0..repetitions.max(1) {
         on_progress(repetition);
@@ -105,8 +105,8 @@ pub fn measure(
         prefill_tokens_per_second: median(&prefill_all),
         bytes_per_token,
         memory_bandwidth_fraction: decode_tokens_per_second * bytes_per_token as f64
-            / memory_bandwidth,
-        memory_bandwidth,
+            / memory_bytes_per_second,
+        memory_bytes_per_second,
         threads: model.engine().pool.threads(),
         kernel: model.kernel().name(),
         prompt_tokens,

@@ -36,7 +36,7 @@ pub struct Conversation<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
     ids: Vec<u32>,
-    /// Questions that the model was not shown this time for the first time, with their answers: the context was full.
+    /// Turns, each a question and its answer, that were dropped for this question: the context was full.
     pub dropped_turns: usize,
 }
 
@@ -126,7 +126,7 @@ impl<'a> Conversation<'a> {
         Ok(Prompt { ids, dropped_turns })
     }
 
-    /// Answers the question asked last. The answer ends where the model ends its turn; if it is cancelled, what there is of it
+    /// Answers the question asked last, whose prompt this must be. The answer ends where the model ends its turn; if it is cancelled, what there is of it
     /// counts as said, and nothing takes the question back too.
     ///
     /// # Errors

@@ -254,13 +254,19 @@ impl Model {
         self.norm.forward(&x)
     }
 
+    /// Refuses ids that the vocabulary does not have.
+    pub(crate) fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        let vocab_size = self.config().vocab_size;
+        match ids.iter().position(|&id| id as usize >= vocab_size) {
+            Some(position) => Err(Error::TokenId { position, id: ids[position], vocab_size }),
+            None => Ok(()),
+        }
+    }
+
     fn check(&self, ids: &[u32], cache: &Cache) -> Result<()> {
         let config = self.config();
         assert!(cache.fits(config), "the cache was made for a model of another shape");
-        let vocab_size = config.vocab_size;
-        if let Some(position) = ids.iter().position(|&id| id as usize >= vocab_size) {
-            return Err(Error::TokenId { position, id: ids[position], vocab_size });
-        }
+        self.check_ids(ids)?;
         let (tokens, most) = (cache.len() + ids.len(), config.max_position_embeddings);
         if tokens > most { Err(Error::Context { tokens, most }) } else { Ok(()) }
     }
@@ -443,7 +449,7 @@ mod tests {
             let mut projected = packed.clone();
             for tensor in projected.tensors.values_mut() {
                 if let Tensor::Ternary(ternary) = tensor {
-                    let value = |&trit: &i8| f32::from(trit) * ternary.scales[0];
+                    let value = |&trit: &i8| f32::from(trit) * ternary.scale;
                     let values: Vec<f32> = ternary.trits().unwrap().iter().map(value).collect();
                     let shape = vec![ternary.d_output, ternary.d_input];
                     *tensor = Tensor::Float(FloatTensor::new(shape, FloatType::F32, &values));
@@ -474,8 +480,7 @@ mod tests {
                     let group = |g: usize| PATTERNS[1 + (g * g * 7 + g / 5) % 32];
                     let count = ternary.d_output * ternary.d_input / 4;
                     let trits: Vec<i8> = (0..count).flat_map(group).collect();
-                    *ternary =
-                        TernaryTensor::from_trits(&trits, ternary.d_input, ternary.scales[0]);
+                    *ternary = TernaryTensor::from_trits(&trits, ternary.d_input, ternary.scale);
                 }
             }
             for kernel in kernels() {

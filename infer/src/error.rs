@@ -61,14 +61,12 @@ pub enum Error {
     #[error("a loss needs at least one window, there is none")]
     NoWindows,
     /// A setting breaks its rule.
-    #[error("{key} must be {rule}, is {value}")]
+    #[error("{key} {rule}")]
     Setting {
         /// The setting.
         key: &'static str,
-        /// What it must be.
-        rule: &'static str,
-        /// What it is.
-        value: String,
+        /// The rule and what was found.
+        rule: String,
     },
     /// The model predicts nothing: every logit is NaN or minus infinity, or one is infinite.
     #[error("the logits after token {position} are not finite: the weights overflow")]

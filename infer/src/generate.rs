@@ -64,7 +64,7 @@ pub enum StopReason {
     MaxTokens,
     /// Every position of the context is taken.
     ContextFull,
-    /// The callback asked for it.
+    /// The callback asked for it, or `cancelled` said so.
     Cancelled,
 }
 
@@ -146,7 +146,8 @@ impl<'a> Generator<'a> {
         &self.tokenizer
     }
 
-    /// The ids of a prompt: BOS if the model has one, then the text.
+    /// The ids of a prompt: BOS if the model has one, then the text. A name of a control token in it is that token, if the
+    /// tokenizer is a `tokenizer.json`: a prompt may be a template that was filled by hand.
     ///
     /// # Errors
     ///
@@ -255,11 +256,8 @@ impl<'a> Generator<'a> {
 
     /// Checks a prompt as a whole, as its parts are read one by one.
     fn check(&self, prompt: &[u32]) -> Result<()> {
-        let config = self.model.config();
-        let (vocab_size, most) = (config.vocab_size, config.max_position_embeddings);
-        if let Some(position) = prompt.iter().position(|&id| id as usize >= vocab_size) {
-            return Err(Error::TokenId { position, id: prompt[position], vocab_size });
-        }
+        self.model.check_ids(prompt)?;
+        let most = self.model.config().max_position_embeddings;
         match prompt.len() {
             0 => Err(Error::NoTokens),
             tokens if tokens > most => Err(Error::Context { tokens, most }),

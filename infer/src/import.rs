@@ -1,7 +1,8 @@
 //! Models of other programs as packed models.
 
 mod gguf;
-mod seeds;
+mod slice;
+mod state_dict;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,19 +15,18 @@ use tern_format::packed::{FloatTensor, FloatType, Metadata, PackedModel, Tensor,
 use tern_format::pytorch;
 use tern_format::regular_file::{read_small, read_small_text};
 use tern_format::safetensors::{Contents, Dtype};
-use tern_format::tokenizer::TokenizerSource;
+use tern_format::tokenizer::{MOST_BYTES, TokenizerSource};
 use tern_kernels::mapped_file::MappedFile;
 use tern_kernels::ternarize::ternarize;
 
 use crate::error::{Error, Result};
 
 pub use gguf::gguf;
-pub use seeds::state_dict;
+use slice::Slice;
+pub use state_dict::state_dict;
 
 /// The largest JSON file that is read of a directory, in bytes; an index of shards has a line for each tensor.
 const MOST_JSON_BYTES: u64 = 1 << 26;
-/// The largest tokenizer.
-const MOST_TOKENIZER_BYTES: u64 = 1 << 28;
 
 /// What becomes of matrices of many magnitudes that a model ternarizes whenever it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Imported> {
         );
     }
     match map {
-        None => Ok(Imported { model: huggingface(path, options.latent)?, notes: Vec::new() }),
+        None => huggingface(path, options.latent),
         Some(map) if Gguf::recognize(&map) => gguf(&map).map_err(in_file(path)),
         Some(_) => Ok(Imported { model: PackedModel::read(path)?, notes: Vec::new() }),
     }
@@ -100,7 +100,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Imported> {
 /// # Errors
 ///
 /// The file, and the key or tensor in it that breaks a rule.
-pub fn huggingface(directory: &Path, latent: Latent) -> Result<PackedModel> {
+pub fn huggingface(directory: &Path, latent: Latent) -> Result<Imported> {
     let path = directory.join("config.json");
     let config =
         Config::parse(&read_small_text(&path, MOST_JSON_BYTES)?).map_err(in_file(&path))?;
@@ -108,15 +108,16 @@ pub fn huggingface(directory: &Path, latent: Latent) -> Result<PackedModel> {
     let tokenizer = tokenizer(directory)?;
     let contents = store.contents()?;
     let tensors = tensors(&config, &contents, latent).map_err(in_file(&path))?;
+    let (chat_template, notes) = chat_template(directory)?;
     let metadata = Metadata {
         bos: config.bos,
         eos: config.eos,
-        chat_template: chat_template(directory)?,
+        chat_template,
         ..Metadata::new(config.model, tokenizer)
     };
     let model = PackedModel { metadata, tensors };
     model.validate().map_err(in_file(directory))?;
-    Ok(model)
+    Ok(Imported { model, notes })
 }
 
 /// Files that hold tensors.
@@ -353,28 +354,11 @@ fn packed(
 
 /// A float tensor in the order that this program has.
 fn float(raw: &Raw<'_>, source: &Source, shape: &[usize]) -> tern_format::Result<FloatTensor> {
-    let thirds = if source.third.is_some() { 3 } else { 1 };
-    let mut expected = shape.to_vec();
-    expected[0] *= thirds;
-    if source.transposed {
-        expected.reverse();
-    }
-    if raw.shape() != expected {
-        let found = raw.shape().to_vec();
-        return Err(tern_format::Error::Shape { expected, found });
-    }
+    let parts = if source.third.is_some() { 3 } else { 1 };
+    let slice = Slice { part: source.third.unwrap_or(0), parts, transposed: source.transposed };
+    slice.check(shape, raw.shape())?;
     let (values, float_type) = raw.floats()?;
-    let first = source.third.unwrap_or(0) * shape[0];
-    let values = if source.transposed {
-        let (d_output, d_input) = (shape[0], shape[1]);
-        let width = d_output * thirds;
-        let value = |n: usize| values[n % d_input * width + first + n / d_input];
-        (0..d_output * d_input).map(value).collect::<Vec<f32>>()
-    } else {
-        let row = shape.iter().skip(1).product::<usize>();
-        values[first * row..][..shape[0] * row].to_vec()
-    };
-    Ok(FloatTensor::new(shape.to_vec(), float_type, &values))
+    Ok(FloatTensor::new(shape.to_vec(), float_type, &slice.cut(shape, &values)))
 }
 
 fn tokenizer(directory: &Path) -> Result<TokenizerSource> {
@@ -389,24 +373,42 @@ fn tokenizer(directory: &Path) -> Result<TokenizerSource> {
 }
 
 fn read_tokenizer(path: &Path) -> Result<TokenizerSource> {
-    TokenizerSource::from_bytes(read_small(path, MOST_TOKENIZER_BYTES)?).map_err(in_file(path))
+    TokenizerSource::from_bytes(read_small(path, MOST_BYTES as u64)?).map_err(in_file(path))
 }
 
-/// The template of conversations: a file of its own, or a key of `tokenizer_config.json`.
-fn chat_template(directory: &Path) -> Result<Option<String>> {
+/// One of several templates.
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+    template: String,
+}
+
+/// The template of conversations, and what to say of it: a file of its own or, where there is none, a key of
+/// `tokenizer_config.json`. Of several, the one that `transformers` takes: it has the name `default`.
+fn chat_template(directory: &Path) -> Result<(Option<String>, Vec<String>)> {
     let path = directory.join("chat_template.jinja");
     if path.exists() {
-        return Ok(Some(read_small_text(&path, MOST_JSON_BYTES)?));
+        return Ok((Some(read_small_text(&path, MOST_JSON_BYTES)?), Vec::new()));
     }
     let path = directory.join("tokenizer_config.json");
     if !path.exists() {
-        return Ok(None);
+        return Ok((None, Vec::new()));
     }
-    let text = read_small_text(&path, MOST_JSON_BYTES)?;
-    let parsed: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|source| tern_format::Error::Json { source })
-        .map_err(in_file(&path))?;
-    Ok(parsed.get("chat_template").and_then(|template| Some(template.as_str()?.to_owned())))
+    let json = |source| in_file(&path)(tern_format::Error::Json { source });
+    let mut parsed: serde_json::Value =
+        serde_json::from_str(&read_small_text(&path, MOST_JSON_BYTES)?).map_err(json)?;
+    match parsed.get_mut("chat_template").map(serde_json::Value::take) {
+        Some(serde_json::Value::String(template)) => Ok((Some(template), Vec::new())),
+        Some(list @ serde_json::Value::Array(_)) => {
+            let all: Vec<Named> = serde_json::from_value(list).map_err(json)?;
+            let count = all.len();
+            let default = all.into_iter().find(|it| it.name == "default").map(|it| it.template);
+            let taken = if default.is_some() { "`default` is taken" } else { "none is `default`" };
+            let note = format!("tokenizer_config.json has {count} chat templates: {taken}");
+            Ok((default, vec![note]))
+        }
+        _ => Ok((None, Vec::new())),
+    }
 }
 
 fn map(path: &Path) -> Result<MappedFile> {

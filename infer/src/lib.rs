@@ -1,6 +1,6 @@
 //! From a packed file to text: the decoder over packed weights, its cache, the sampler, and the verifier.
 //!
-//! Nothing here knows Burn or the trainer. The files are in the order of those of the training decoder:
+//! Nothing here knows Burn or the trainer. The layers, a file each, in the order of the forward pass:
 //! [`linear`], [`norm`], [`rope`], [`attention`], [`mlp`], [`block`], `head`, [`decoder`].
 //!
 //! ```no_run
@@ -19,6 +19,8 @@
 #![forbid(unsafe_code)]
 
 pub mod attention;
+// In a browser there is no clock, and there are no files.
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod bench;
 pub mod block;
 pub mod cache;

@@ -116,8 +116,8 @@ impl Linear {
             let (mut stacked, mut sparse) = (Vec::new(), Vec::new());
             for (tensor, d_output) in run {
                 match tensor {
-                    Tensor::Ternary(TernaryTensor { encoding, bytes, scales, .. }) => {
-                        let (d_output, scale) = (*d_output, scales.first().copied().unwrap_or(1.0));
+                    Tensor::Ternary(TernaryTensor { encoding, bytes, scale, .. }) => {
+                        let (d_output, scale) = (*d_output, *scale);
                         match encoding {
                             Encoding::S24n => sparse.push(S24n { bytes, d_output, scale }),
                             _ => stacked.push(T2 { bytes, d_output, scale }),

@@ -29,9 +29,7 @@ pub fn mean_loss(model: &Model, windows: &[Vec<u32>]) -> Result<f64> {
             return Err(Error::Window { window, ids: 1 });
         }
         let vocab_size = model.config().vocab_size;
-        if let Some(position) = ids.iter().position(|&id| id as usize >= vocab_size) {
-            return Err(Error::TokenId { position, id: ids[position], vocab_size });
-        }
+        model.check_ids(ids)?;
         let mut cache = model.cache();
         let chunk = (MOST_LOGITS / vocab_size).clamp(1, CHUNK);
         for (ids, next) in ids[..next.len()].chunks(chunk).zip(next.chunks(chunk)) {

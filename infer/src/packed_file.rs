@@ -34,8 +34,6 @@ impl PackedFile {
             let (model, sha256) = PackedModel::parse(Bytes::from_owner(Owner(Arc::clone(&map))))?;
             Ok(Self { model, sha256, size_bytes: map.len() as u64, map })
         };
-        let in_file =
-            |source| tern_format::Error::In { path: path.into(), source: Box::new(source) };
-        open().map_err(|source| in_file(source).into())
+        open().map_err(|error: tern_format::Error| error.in_file(path).into())
     }
 }

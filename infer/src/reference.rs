@@ -137,7 +137,7 @@ fn weights(packed: &PackedModel, name: &str) -> Vec<f64> {
     match &packed.tensors[&format!("{name}.weight")] {
         Tensor::Float(float) => float.values().iter().map(|&value| f64::from(value)).collect(),
         Tensor::Ternary(ternary) => {
-            let scale = f64::from(ternary.scales[0]);
+            let scale = f64::from(ternary.scale);
             ternary.trits().unwrap().iter().map(|&trit| f64::from(trit) * scale).collect()
         }
     }

@@ -22,7 +22,7 @@ pub struct Angles {
 }
 
 impl Rope {
-    /// `position * theta^(-2i / head_dim)`.
+    /// `theta^(-2i / head_dim)` for each pair `i` of a head, which a position multiplies (arXiv:2104.09864).
     pub fn new(head_dim: usize, theta: f64) -> Self {
         Self { frequencies: frequencies(head_dim, theta) }
     }

@@ -18,14 +18,12 @@ use std::collections::BTreeSet;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use serde::{Deserialize, Serialize};
 use tern_format::packed::GenerationDefaults;
 
 use crate::error::{Error, Result};
 
 /// What the sampler does to the logits; see the module for the order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Divides the logits; 0 is greedy.
     pub temperature: f32,
@@ -79,29 +77,11 @@ impl Settings {
     ///
     /// [`Error::Setting`] with the first that breaks it.
     pub fn validate(&self) -> Result<()> {
-        let Self { temperature, top_p, min_p, repetition_penalty, .. } = *self;
-        let rules = [
-            (
-                "temperature",
-                temperature,
-                temperature.is_finite() && temperature >= 0.0,
-                "a number, at least 0 (0 is greedy)",
-            ),
-            ("top_p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1 (1 keeps all)"),
-            ("min_p", min_p, (0.0..=1.0).contains(&min_p), "0 to 1 (0 keeps all)"),
-            (
-                "repetition_penalty",
-                repetition_penalty,
-                repetition_penalty.is_finite() && repetition_penalty > 0.0,
-                "a number above 0 (1 changes nothing)",
-            ),
-        ];
-        for (key, value, holds, rule) in rules {
-            if !holds {
-                return Err(Error::Setting { key, rule, value: value.to_string() });
-            }
-        }
-        Ok(())
+        let Self { temperature, top_k, top_p, min_p, repetition_penalty, seed: _ } = *self;
+        let rest = GenerationDefaults::default();
+        GenerationDefaults { temperature, top_k, top_p, min_p, repetition_penalty, ..rest }
+            .validate()
+            .map_err(|(key, rule)| Error::Setting { key, rule })
     }
 }
 

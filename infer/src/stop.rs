@@ -21,8 +21,8 @@ impl StopMatcher {
     /// An empty stop string, which would stop everything.
     pub fn new(stops: &[String]) -> Result<Self> {
         if stops.iter().any(String::is_empty) {
-            let rule = "a text of at least one character";
-            return Err(Error::Setting { key: "stop", rule, value: "empty".into() });
+            let rule = "must be a text of at least one character, is empty".into();
+            return Err(Error::Setting { key: "stop", rule });
         }
         let mut stops = stops.to_vec();
         stops.sort_by_key(|stop| std::cmp::Reverse(stop.len()));

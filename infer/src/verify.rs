@@ -1,7 +1,8 @@
 //! What a packed file is: the verifier reads the file, never the trainer.
 //!
-//! The *declared* matrices are the linear layers of the blocks under a config that has a quantizer. Each gets a
-//! verdict of its own ([`matrix`]), and the file gets the first of these that holds:
+//! The *declared* matrices are the linear layers of the blocks, and the head where the config has `ternary_head`, under a
+//! config that has a quantizer. Each gets a verdict of its own ([`matrix`]), and the file gets the first of these that
+//! holds:
 //!
 //! 1. *collapsed*: a declared matrix is collapsed: a scale is not positive or is below the floor of
 //!    `1e-2 / sqrt(d_input)`, or no weight is other than zero;
@@ -21,7 +22,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use tern_format::config::{Architecture, ModelConfig};
-use tern_format::packed::{Encoding, FloatType, PackedModel, Tensor};
+use tern_format::packed::{Encoding, PackedModel, Tensor};
 
 use crate::decoder::Model;
 use crate::error::{Error, Result};
@@ -102,9 +103,8 @@ pub struct TensorReport {
     pub declared: bool,
     /// What it is; absent if it is not declared.
     pub verdict: Option<Verdict>,
-    /// The scales of trits, or the one magnitude of an exact projection; of other declared matrices the
-    /// mean magnitude.
-    pub scales: Vec<f32>,
+    /// The scale of trits, or the one magnitude of an exact projection; of other declared matrices the mean magnitude.
+    pub scale: Option<f32>,
     /// `1e-2 / sqrt(d_input)`: a declared matrix with a scale below it is collapsed.
     pub collapse_floor: Option<f64>,
     /// Its trits; absent unless it is exactly ternary.
@@ -156,10 +156,9 @@ impl Report {
 /// A file that cannot be read as a packed model (a code that is no trit among others), a tokenizer in it that cannot be
 /// read or does not fit, or a kernel that is not to be had.
 pub fn verify(path: &Path) -> Result<Report> {
-    let in_file = |source| tern_format::Error::In { path: path.into(), source: Box::new(source) };
     let PackedFile { model: packed, sha256: file_sha256, size_bytes, .. } = PackedFile::open(path)?;
     let report = verify_model(packed, size_bytes).map_err(|error| match error {
-        Error::Format(source) => in_file(source).into(),
+        Error::Format(source) => source.in_file(path).into(),
         other => other,
     })?;
     Ok(Report { file_sha256, ..report })
@@ -226,11 +225,7 @@ fn tensor_report(config: &ModelConfig, name: String, tensor: &Tensor) -> Result<
     Ok(TensorReport {
         stored: match tensor {
             Tensor::Ternary(ternary) => ternary.encoding.name(),
-            Tensor::Float(float) => match float.dtype {
-                FloatType::F32 => "f32",
-                FloatType::F16 => "f16",
-                FloatType::BF16 => "bf16",
-            },
+            Tensor::Float(float) => float.dtype.name(),
         },
         size_bytes,
         bits_per_weight: bits(size_bytes, count(&shape)),
@@ -239,7 +234,7 @@ fn tensor_report(config: &ModelConfig, name: String, tensor: &Tensor) -> Result<
         trits: judged.as_ref().and_then(|judged| judged.trits),
         two_four: judged.as_ref().and_then(|judged| judged.two_four),
         collapse_floor: judged.as_ref().map(|judged| judged.floor),
-        scales: judged.map(|judged| judged.scales).unwrap_or_default(),
+        scale: judged.map(|judged| judged.scale),
         name,
         shape,
     })

@@ -5,6 +5,8 @@
 pub mod activation;
 mod arch;
 pub mod attention;
+// In a browser there is no clock.
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod bandwidth;
 pub mod cpu;
 pub mod dense;

@@ -7,7 +7,7 @@ use crate::simd::{max, simd, sum};
 ///
 /// # Shapes
 ///
-/// - `x`: `[n]`; entries of minus infinity get the weight 0
+/// - `x`: `[n]`; entries of minus infinity get the weight 0, but if all are, each gets `1 / n`
 pub fn softmax(x: &mut [f32]) {
     if x.iter().all(|&value| value == f32::NEG_INFINITY) {
         // All are minus infinity (or there are none): no entry is likelier than another.

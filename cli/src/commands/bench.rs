@@ -9,8 +9,7 @@ use tern_infer::linear::Engine;
 use tern_kernels::pool::Pool;
 
 use crate::Ending;
-use crate::commands::verify::packed_file;
-use crate::model::ModelOptions;
+use crate::model::{ModelOptions, packed_path};
 use crate::terminal::{Terminal, bytes};
 
 /// Measure how fast a packed model runs on this CPU.
@@ -43,7 +42,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
-    let file = packed_file(&arguments.file)?;
+    let file = packed_path(&arguments.file)?;
     let mut engine = Engine::detect()?;
     if let Some(threads) = arguments.threads {
         engine.pool = Arc::new(Pool::new(threads.into()));
@@ -78,7 +77,7 @@ fn table(report: &Report) -> String {
         report.prompt_tokens,
         bytes(report.bytes_per_token),
         100.0 * report.memory_bandwidth_fraction,
-        bytes(report.memory_bandwidth as u64),
+        bytes(report.memory_bytes_per_second as u64),
         report.kernel,
         report.repetitions,
     )

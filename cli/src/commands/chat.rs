@@ -1,7 +1,7 @@
 //! `tern chat`
 
-mod commands;
 mod input;
+mod slash;
 
 use std::io::{IsTerminal, stdin, stdout};
 use std::ops::ControlFlow;
@@ -15,14 +15,13 @@ use tern_infer::generate::{Options, Output, StopReason};
 use tern_infer::linear::Engine;
 
 use crate::Ending;
-use crate::commands::verify::packed_file;
 use crate::interrupt::Interrupt;
-use crate::model::ModelOptions;
+use crate::model::{ModelOptions, packed_path};
 use crate::sampling;
 use crate::stream::Stream;
 use crate::terminal::{Terminal, thousands};
-use commands::Next;
 use input::{Input, Read};
+use slash::Next;
 
 /// Talk with a packed model.
 ///
@@ -76,7 +75,7 @@ struct Chat<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
-    let file = packed_file(&arguments.file)?;
+    let file = packed_path(&arguments.file)?;
     let model = arguments.model.open(&file, Engine::detect()?, terminal)?;
     let mut conversation = Conversation::new(&model).with_context(|| file.display().to_string())?;
     conversation.set_system(arguments.system.clone());
@@ -128,10 +127,10 @@ impl Chat<'_> {
                 Read::End => return Ok(()),
             };
             is_leaving = false;
-            let done = match commands::parse(&text) {
+            let done = match slash::parse(&text) {
                 None => self.say(&text),
                 Some(command) => command.and_then(|command| {
-                    commands::run(&command, &mut self.conversation, &mut saved, self.terminal)
+                    slash::run(&command, &mut self.conversation, &mut saved, self.terminal)
                 }),
             };
             match done {

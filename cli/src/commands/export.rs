@@ -14,14 +14,15 @@ use tern_format::huggingface::{self, Storage};
 use tern_format::packed::{FloatType, PackedModel};
 
 use crate::Ending;
-use crate::commands::verify::packed_file;
+use crate::model::packed_path;
 use crate::overwrite;
 use crate::terminal::{Terminal, bytes};
 
 /// Write the packed model of a run, or a model for other programs.
 ///
 /// --to gguf writes a file for llama.cpp, --to hf a directory for Hugging Face's transformers. What they would read as another
-/// model is refused, with what can hold it: docs/formats.md says what goes where.
+/// model is refused, with what can hold it: docs/formats.md says what goes where. Of a run its checkpoint is projected for it;
+/// the packed model that lies there stays as it is.
 ///
 /// A packed model of a run holds everything that inference needs: configuration, trits and scales, tokenizer, generation
 /// defaults, where it comes from, and up to 4,096 token ids of the validation text, which anybody can read in it, with the
@@ -40,26 +41,26 @@ pub(crate) struct Arguments {
     /// What to write.
     #[arg(long, value_enum, default_value_t = Target::Tern)]
     to: Target,
-    /// How to store the linear layers [default: the smallest that holds the model].
+    /// How another program's file stores the linear layers [default: the smallest that holds the model].
     #[arg(long = "type", value_enum, value_name = "TYPE")]
     storage: Option<Type>,
     /// The file or directory to write [default: beside the packed model]. Nothing but a file of the same kind is
     /// overwritten.
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
-    /// Of a run: `best` by validation loss, `last`, or the number of a step.
+    /// Of a run: `best` by validation loss, `last`, or the number of a step [default: best].
     #[cfg(feature = "train")]
-    #[arg(long, value_name = "WHICH", default_value = "best")]
-    checkpoint: String,
+    #[arg(long, value_name = "WHICH")]
+    checkpoint: Option<String>,
     /// Of a run: directory with its prepared tokens [default: where the run had them].
     #[cfg(feature = "train")]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Of a run: how to pack trits: t2 (2 bits each), t5 (1.6), or, where of each four at most two are not zero, s24 (1.33) and, where
-    /// they are never all zero either, s24n (1.25).
+    /// How a packed model stores trits: t2 (2 bits each), t5 (1.6), or, where of each four at most two are not zero, s24 (1.33)
+    /// and, where they are never all zero either, s24n (1.25) [default: t2].
     #[cfg(feature = "train")]
-    #[arg(long, default_value = "t2", value_parser = crate::encoding::parser())]
-    encoding: tern_format::packed::Encoding,
+    #[arg(long, value_parser = crate::encoding::parser())]
+    encoding: Option<tern_format::packed::Encoding>,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum, Serialize)]
@@ -103,8 +104,10 @@ struct Report {
     path: PathBuf,
     to: Target,
     architecture: String,
+    /// As `--type` has it.
+    #[serde(rename = "type")]
     storage: String,
-    bytes: u64,
+    size_bytes: u64,
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
@@ -117,8 +120,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         Target::Gguf => (storage.map(Type::of_gguf).transpose()?, None),
         _ => (None, storage.map(Type::of_directory).transpose()?),
     };
-    let file = packed(arguments, terminal)?;
-    let model = PackedModel::read(&file)?;
+    let (model, file) = source(arguments, terminal)?;
     let report = if arguments.to == Target::Gguf {
         let out = arguments.out.clone().unwrap_or_else(|| file.with_extension("gguf"));
         to_gguf(&model, &out, block_type)
@@ -126,9 +128,9 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         let out = arguments.out.clone().unwrap_or_else(|| beside(&file));
         to_directory(&model, &out, storage)
     };
-    let report = report.with_context(|| format!("{}: not exported", file.display()))?;
-    let Report { path, architecture, storage, bytes: size, .. } = &report;
-    let text = format!("{architecture}, {storage}: {} ({})\n", path.display(), bytes(*size));
+    let report = report.with_context(|| format!("{}: not exported", arguments.model.display()))?;
+    let Report { path, architecture, storage, size_bytes, .. } = &report;
+    let text = format!("{architecture}, {storage}: {} ({})\n", path.display(), bytes(*size_bytes));
     terminal.result(&report, &text)?;
     if arguments.to == Target::Gguf {
         say_what_differs(&model, architecture, terminal);
@@ -151,10 +153,11 @@ fn say_what_differs(model: &PackedModel, architecture: &str, terminal: &Terminal
 #[cfg(feature = "train")]
 fn pack(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
     if arguments.storage.is_some() {
-        bail!("--type goes with --to gguf or --to hf: a packed model has trits in two bits");
+        bail!(
+            "--type goes with --to gguf or --to hf; --encoding says how a packed model stores trits"
+        );
     }
-    let exported =
-        checkpoint::pack(arguments, arguments.out.as_deref(), arguments.encoding, terminal)?;
+    let exported = checkpoint::pack(arguments, terminal)?;
     terminal.result(&exported, &checkpoint::describe(&exported))?;
     terminal.say(&format!("next: tern verify {}", exported.path.display()));
     Ok(Ending::Done)
@@ -168,18 +171,32 @@ fn pack(arguments: &Arguments, _: &Terminal) -> Result<Ending> {
     )
 }
 
-/// The packed model to convert: of a run it is made anew.
-fn packed(
+/// The model to convert, and where its packed model lies, or would lie: of a run it is projected anew, and nothing is written.
+fn source(
     arguments: &Arguments,
     #[allow(unused, reason = "without training")] terminal: &Terminal,
-) -> Result<PathBuf> {
+) -> Result<(PackedModel, PathBuf)> {
     #[cfg(feature = "train")]
-    if checkpoint::is_run(&arguments.model) {
-        return Ok(
-            checkpoint::pack(arguments, None, tern_format::packed::Encoding::T2, terminal)?.path
-        );
+    {
+        if arguments.encoding.is_some() {
+            bail!("--encoding goes with --to tern; --type says how the other formats store trits");
+        }
+        if checkpoint::is_run(&arguments.model) {
+            return checkpoint::project(arguments, terminal);
+        }
+        for (option, is_given) in
+            [("--checkpoint", arguments.checkpoint.is_some()), ("--data", arguments.data.is_some())]
+        {
+            if is_given {
+                bail!(
+                    "{}: not the directory of a run, which {option} wants",
+                    arguments.model.display()
+                );
+            }
+        }
     }
-    packed_file(&arguments.model)
+    let file = packed_path(&arguments.model)?;
+    Ok((PackedModel::read(&file)?, file))
 }
 
 /// `model.safetensors` becomes `model-hf`.
@@ -196,8 +213,8 @@ fn to_gguf(model: &PackedModel, out: &Path, linear: Option<BlockType>) -> Result
         path: out.into(),
         to: Target::Gguf,
         architecture: export.architecture.into(),
-        storage: format!("{:?}", export.linear),
-        bytes: export.layout.size_bytes(),
+        storage: format!("{:?}", export.linear).to_lowercase(),
+        size_bytes: export.layout.size_bytes(),
     })
 }
 
@@ -218,10 +235,10 @@ fn to_directory(model: &PackedModel, out: &Path, storage: Option<Storage>) -> Re
         to: Target::Hf,
         architecture: directory.model_type.into(),
         storage: match directory.storage {
-            Storage::Packed => "packed trits".into(),
-            Storage::Float(float) => format!("{float:?}"),
+            Storage::Packed => "packed".into(),
+            Storage::Float(float) => float.name().into(),
         },
-        bytes: std::fs::read_dir(out)?.map(size).sum::<std::io::Result<u64>>()?,
+        size_bytes: std::fs::read_dir(out)?.map(size).sum::<std::io::Result<u64>>()?,
     })
 }
 

@@ -11,8 +11,7 @@ use tern_infer::generate::{Generator, Options, Output};
 use tern_infer::linear::Engine;
 
 use crate::Ending;
-use crate::commands::verify::packed_file;
-use crate::model::ModelOptions;
+use crate::model::{ModelOptions, packed_path};
 use crate::sampling;
 use crate::stream::Stream;
 use crate::terminal::Terminal;
@@ -24,6 +23,9 @@ const MOST_PROMPT_BYTES: u64 = 64 << 20;
 ///
 /// What is not set here is as the file says. The text comes as it is written; Ctrl-C ends it. Of a prompt from a file or from
 /// standard input the last newline is left out.
+///
+/// A name of a control token in a prompt, such as <|im_end|>, is that token where the model has a tokenizer.json, so that a chat
+/// template can be written out by hand; `tern chat` takes such names for text.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   tern generate runs/quickstart/model.safetensors
@@ -55,7 +57,7 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
-    let file = packed_file(&arguments.file)?;
+    let file = packed_path(&arguments.file)?;
     let model = arguments.model.open(&file, Engine::detect()?, terminal)?;
     let generator = Generator::new(&model).with_context(|| file.display().to_string())?;
     tracing::debug!(file = %file.display(), "opened");

@@ -65,7 +65,7 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Report {
-    out: PathBuf,
+    path: PathBuf,
     architecture: serde_json::Value,
     encoding: Encoding,
     parameters: u64,
@@ -95,7 +95,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     }
     model.write(out)?;
     let report = Report {
-        out: out.clone(),
+        path: out.clone(),
         architecture: serde_json::to_value(model.config().architecture)?,
         encoding: model.metadata.encoding,
         parameters: model.parameters(),

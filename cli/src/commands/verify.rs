@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow, bail};
 use serde_json::Value;
 use tern_format::gguf::Gguf;
+use tern_format::packed::PackedModel;
 use tern_format::pytorch;
 use tern_format::safetensors::Contents;
 use tern_infer::import::{self, Latent, Options, weight_files};
@@ -14,6 +15,7 @@ use tern_infer::verify::{
 use tern_kernels::mapped_file::MappedFile;
 
 use crate::Ending;
+use crate::model::packed_path;
 use crate::terminal::{Terminal, bytes, thousands};
 
 /// Read a model's file, nothing else, and say whether it is ternary.
@@ -48,9 +50,18 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
     if let Some(report) = foreign(arguments)? {
-        return finish(arguments, &report, &arguments.file, terminal);
+        let tokenizer = arguments.tokenizer.as_ref();
+        let next = format!(
+            "tern import {}{} --out model.safetensors",
+            arguments.file.display(),
+            tokenizer.map_or_else(String::new, |file| format!(" --tokenizer {}", file.display()))
+        );
+        return finish(arguments, &report, &next, terminal);
     }
-    let file = &packed_file(&arguments.file)?;
+    let file = &packed_path(&arguments.file)?;
+    if arguments.tokenizer.is_some() {
+        bail!("{}: no PyTorch file, which alone --tokenizer is for", file.display());
+    }
     let report =
         verify(file).map_err(|error| match run_of_checkpoint(file) {
             Some(run) => anyhow!(
@@ -59,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
             ),
             None => error.into(),
         })?;
-    finish(arguments, &report, file, terminal)
+    finish(arguments, &report, &format!("tern generate {}", file.display()), terminal)
 }
 
 /// The report on a file of another program; none if it is none.
@@ -74,8 +85,7 @@ fn foreign(arguments: &Arguments) -> Result<Option<Report>> {
         let Ok(map) = MappedFile::open(file) else { return Ok(None) };
         if !Gguf::recognize(&map) && !pytorch::recognize(&map) {
             let contents = Contents::parse(&map);
-            let plain =
-                contents.is_ok_and(|contents| !contents.metadata.contains_key("format_version"));
+            let plain = contents.is_ok_and(|contents| !PackedModel::recognize(&contents));
             if plain && run_of_checkpoint(file).is_none() {
                 bail!(
                     "{}: a safetensors file, but no packed model: it has no configuration; name the directory with its config.json",
@@ -94,14 +104,14 @@ fn foreign(arguments: &Arguments) -> Result<Option<Report>> {
     Ok(Some(verify_model(imported.model, size_bytes)?))
 }
 
-/// Prints a report, and says whether the file passes.
+/// Prints a report, and says whether the file passes, and then the command that may be `next`.
 fn finish(
     arguments: &Arguments,
     report: &Report,
-    file: &Path,
+    next: &str,
     terminal: &Terminal,
 ) -> Result<Ending> {
-    tracing::debug!(file = %file.display(), verdict = ?report.verdict, "verified");
+    tracing::debug!(file = %arguments.file.display(), verdict = ?report.verdict, "verified");
     let mut text = overview(report);
     if terminal.is_verbose() {
         text.push_str(&format!("\n{}", table(report)));
@@ -110,7 +120,7 @@ fn finish(
     let unchecked = report.is_ternary() && report.loss == LossReport::Absent;
     let passes = report.passes() || unchecked && arguments.allow_unchecked_loss;
     if passes {
-        terminal.say(&format!("next: tern generate {}", file.display()));
+        terminal.say(&format!("next: {next}"));
     } else if unchecked {
         terminal.say(
             "ternary, but the loss is not checked; --allow-unchecked-loss lets such a file pass",
@@ -145,24 +155,6 @@ pub(crate) fn word(verdict: Verdict) -> String {
         Ok(Value::String(word)) => word,
         _ => format!("{verdict:?}"),
     }
-}
-
-/// The file itself, or that of a run directory.
-pub(crate) fn packed_file(path: &Path) -> Result<PathBuf> {
-    let of_run = path.join("model.safetensors");
-    if !path.is_dir() {
-        return Ok(path.into());
-    }
-    if of_run.exists() {
-        return Ok(of_run);
-    }
-    let run = path.display();
-    if path.join("config.toml").exists() {
-        bail!("{run}: there is no model.safetensors here; `tern export {run}` makes it");
-    }
-    bail!(
-        "{run}: there is no model.safetensors here; name a packed model, or the directory of a run that has one"
-    )
 }
 
 /// What decided a verdict: the matrices, or what the file declares.
@@ -247,8 +239,7 @@ fn worst(report: &Report) -> String {
         .tensors
         .iter()
         .filter_map(|tensor| {
-            let scale = tensor.scales.iter().copied().fold(f32::INFINITY, f32::min);
-            let margin = f64::from(scale) / tensor.collapse_floor?;
+            let margin = f64::from(tensor.scale?) / tensor.collapse_floor?;
             margin.is_finite().then_some((margin, tensor))
         })
         .collect();
@@ -299,11 +290,7 @@ fn table(report: &Report) -> String {
 
 fn row(tensor: &TensorReport, width: usize) -> String {
     let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
-    let scale = match tensor.scales[..] {
-        [] => String::new(),
-        [scale] => format!("{scale:.3e}"),
-        [first, ..] => format!("{first:.3e}…"),
-    };
+    let scale = tensor.scale.map_or_else(String::new, |scale| format!("{scale:.3e}"));
     let trits = tensor.trits.as_ref().map_or_else(
         || format!("{:>7} {:>8} {:>5} {:>6}", "", "", "", ""),
         |trits| {

@@ -1,9 +1,10 @@
 //! A directory to run the binary in, on a model that trains in a second.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::print_stdout, reason = "tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use tempfile::TempDir;
 
@@ -73,6 +74,34 @@ impl Workplace {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
         assert!(!message.contains("panicked"), "{message}");
         message
+    }
+
+    /// Runs a command on a pseudo-terminal of 40 lines, which `script` of util-linux makes; behind its output stand its exit
+    /// code and whether the terminal's modes are the same. None without `script`, which with `TERN_CI` set is a failure.
+    pub(crate) fn on_a_terminal(&self, columns: usize, command: &str) -> Option<Child> {
+        if Command::new("script").arg("--version").output().is_err() {
+            assert!(
+                std::env::var_os("TERN_CI").is_none(),
+                "TERN_CI is set, and there is no `script`"
+            );
+            println!("skipped: there is no `script` to make a terminal");
+            return None;
+        }
+        let shell = format!(
+            "trap : INT; stty rows 40 cols {columns}; before=$(stty -g); {} {command}; echo code=$?; \
+             test $(stty -g) = $before && echo same modes",
+            env!("CARGO_BIN_EXE_tern")
+        );
+        let terminal = Command::new("script")
+            .args(["-qc", &shell, "/dev/null"])
+            .current_dir(self.path(""))
+            .env("TERM", "xterm-256color")
+            .env("SHELL", "/bin/sh")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Some(terminal)
     }
 }
 

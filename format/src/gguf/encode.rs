@@ -35,7 +35,7 @@ impl BlockType {
     }
 
     /// The blocks of a matrix of trits, `w = scale * trit`. `F32` and `I2_S` hold the scale as it is; the others
-    /// round it to the 11 bits of `f16`, so that there only a scale of 1 is exact.
+    /// round it to the 11 significant bits of `f16`.
     ///
     /// # Errors
     ///

@@ -15,7 +15,7 @@ use super::write::{Entry, Layout, NewTensor};
 use super::{BlockType, vocabulary};
 use crate::config::{EMBEDDING, HEAD, HiddenAct, ModelConfig, Norm, POSITIONS, Position};
 use crate::error::{Error, Result};
-use crate::interchange::{floats, lacks, one_scale};
+use crate::interchange::{floats, lacks};
 use crate::packed::{FloatType, PackedModel, Tensor};
 
 /// The types that the linear layers of the blocks can have.
@@ -52,7 +52,8 @@ pub struct Export<'a> {
 ///
 /// # Errors
 ///
-/// A part of the architecture, a tokenizer or a type that llama.cpp would read as another model, with what can hold it.
+/// A part of the architecture, a tokenizer or a type that llama.cpp would read as another model, with what can hold it. A
+/// value or a scale that the type cannot hold shows when the file is written.
 pub fn export(model: &PackedModel, linear: Option<BlockType>) -> Result<Export<'_>> {
     model.validate()?;
     let config = model.config();
@@ -199,7 +200,7 @@ impl Arch {
                     return Err(Error::Rule { rule });
                 }
                 match tensor {
-                    Tensor::Ternary(ternary) => one_scale(ternary).map(drop),
+                    Tensor::Ternary(_) => Ok(()),
                     Tensor::Float(_) if linear.is_ternary() => {
                         let rule = format!(
                             "{linear:?} holds trits, and this is float: --type f16 can hold it"
@@ -243,7 +244,7 @@ impl Arch {
             put("rope.dimension_count", size(config.head_dim));
             put("rope.freq_base", Entry::F32(config.rope_theta as f32));
         }
-        // For people, and for those who read the file back: llama.cpp passes over keys that it does not know.
+        // For people: llama.cpp passes over keys that it does not know, and an import goes by the others.
         let json = |value| serde_json::to_string(value).unwrap_or_default();
         entries.push(("tern.config".into(), Entry::String(json(config))));
         if let Some(provenance) = provenance {
@@ -311,7 +312,7 @@ impl Arch {
             }
             Tensor::Ternary(ternary) => ternary,
         };
-        let scale = one_scale(ternary)?;
+        let scale = ternary.scale;
         let apart = self.has_scales() && matches!(linear, BlockType::TQ1_0 | BlockType::TQ2_0);
         let inside = if apart { 1.0 } else { scale };
         let scale_name = name.strip_suffix("weight").map(|stem| format!("{stem}scale"));
@@ -434,7 +435,7 @@ fn fused<'a>(model: &'a PackedModel, query: &str, linear: BlockType) -> Result<[
         for matrix in matrices {
             bytes.extend(match matrix {
                 Tensor::Ternary(ternary) => {
-                    linear.encode_trits(&ternary.trits()?, one_scale(ternary)?)?
+                    linear.encode_trits(&ternary.trits()?, ternary.scale)?
                 }
                 Tensor::Float(_) => linear.encode(&floats(matrix)?)?,
             });

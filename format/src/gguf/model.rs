@@ -18,7 +18,8 @@ use crate::config::{
     ActivationQuantizer, Architecture, AttentionInitializer, HiddenAct, ModelConfig, Norm,
     Position, Quantizer,
 };
-use crate::error::{Error, Result, printable, quoted};
+use crate::error::{Error, Result, quoted};
+use crate::foreign_keys::{must_be, unknown, wrong};
 
 /// What the metadata say.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,10 +143,6 @@ fn no_epsilon(gpt2: bool) -> String {
     format!("layer_norm_{}epsilon must be there", if gpt2 { "" } else { "rms_" })
 }
 
-fn wrong(key: &str, rule: String) -> Error {
-    Error::Metadata { key: key.into(), rule }
-}
-
 impl Gguf<'_> {
     /// The sides of a tensor that must be a matrix, `[d_output, d_input]`.
     fn matrix(&self, name: &str) -> Result<(usize, usize)> {
@@ -187,16 +184,16 @@ impl<'a> Keys<'_, 'a> {
         };
         self.asked.insert(name.clone());
         let mut values = array.values();
-        let first = values.next().ok_or_else(|| wrong(&name, "must not be empty".into()))?;
+        let first = values.next().ok_or_else(|| wrong(&name, "must not be empty"))?;
         if values.any(|value| value != first) {
-            return Err(wrong(&name, "must be the same for every layer".into()));
+            return Err(wrong(&name, "must be the same for every layer"));
         }
         usize::try_from(first).map(Some).map_err(|rule| wrong(&name, rule))
     }
 
     fn size(&mut self, key: &str) -> Result<usize> {
         let size = self.same(key)?;
-        size.ok_or_else(|| wrong(&self.name(key), "must be there".into()))
+        size.ok_or_else(|| wrong(&self.name(key), "must be there"))
     }
 
     /// A float, as the shortest decimal of its single precision: what its writer had in mind.
@@ -210,10 +207,7 @@ impl<'a> Keys<'_, 'a> {
         let name = self.name(key);
         self.asked.insert(name.clone());
         match self.file.metadata.get(&*name) {
-            Some(&value) if !holds(value) => {
-                let value = printable(&value.to_string(), 60);
-                Err(wrong(&name, format!("must be {says}, is {value}")))
-            }
+            Some(&value) if !holds(value) => Err(must_be(&name, says, &value)),
             _ => Ok(()),
         }
     }
@@ -250,13 +244,7 @@ impl<'a> Keys<'_, 'a> {
         });
         match left {
             None => Ok(()),
-            Some((key, value)) => {
-                let value = printable(&value.to_string(), 60);
-                Err(wrong(
-                    key,
-                    format!("is not known here, and may change the model; says {value}"),
-                ))
-            }
+            Some((key, value)) => Err(unknown(key, value)),
         }
     }
 }

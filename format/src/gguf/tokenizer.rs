@@ -16,7 +16,9 @@ use super::model::floats;
 use super::pre_tokenizer::pre_tokenizer;
 use super::value::{Array, Kind, Value};
 use crate::error::{Error, Result, quoted};
-use crate::protocol_buffer::{put_bytes, put_number};
+use crate::foreign_keys::wrong;
+use crate::protocol_buffer::{put_bytes, put_float, put_number};
+use crate::sentence_piece_model::Kind as TokenKind;
 use crate::tokenizer::TokenizerSource;
 
 /// A tokenizer and what the file says of its use.
@@ -31,12 +33,6 @@ pub struct TokenizerParts {
     /// The template of conversations.
     pub chat_template: Option<String>,
 }
-
-/// What a token is: the numbers are those of the file, and SentencePiece's.
-const UNKNOWN: u64 = 2;
-const CONTROL: u64 = 3;
-const USER_DEFINED: u64 = 4;
-const BYTE: u64 = 6;
 
 /// Keys that say nothing about the ids of a text.
 const IGNORED: [&str; 21] = [
@@ -115,8 +111,7 @@ impl TokenizerParts {
 /// One token.
 struct Token<'a> {
     text: std::borrow::Cow<'a, str>,
-    /// What it is.
-    kind: u64,
+    kind: TokenKind,
 }
 
 /// The keys `tokenizer.ggml.…`.
@@ -128,7 +123,7 @@ impl<'a> Keys<'_, 'a> {
     }
 
     fn wrong(&self, key: &str, rule: impl Into<String>) -> Error {
-        Error::Metadata { key: Self::name(key), rule: rule.into() }
+        wrong(&Self::name(key), rule)
     }
 
     fn find<T: TryFrom<Value<'a>, Error = String>>(&self, key: &str) -> Result<Option<T>> {
@@ -168,13 +163,14 @@ impl<'a> Keys<'_, 'a> {
             return Err(self.wrong("tokens", rule));
         }
         let kinds = match self.array("token_type", tokens.len())? {
-            None => vec![1; tokens.len()],
+            None => vec![TokenKind::Normal; tokens.len()],
             Some(kinds) => kinds
                 .values()
-                .map(|kind| u64::try_from(kind).map_err(|rule| self.wrong("token_type", rule)))
-                .collect::<Result<_>>()?,
+                .map(|kind| u64::try_from(kind).map(TokenKind::of))
+                .collect::<Result<_, _>>()
+                .map_err(|rule| self.wrong("token_type", rule))?,
         };
-        let token = |(id, (value, kind)): (usize, (Value<'a>, u64))| {
+        let token = |(id, (value, kind)): (usize, (Value<'a>, TokenKind))| {
             let text = match value {
                 // As llama.cpp names it, which takes tokens for different ones.
                 Value::String("") => format!("[EMPTY_{id}]").into(),
@@ -239,12 +235,14 @@ impl<'a> Keys<'_, 'a> {
         }
         let mut json =
             String::from(r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":["#);
-        let added = |token: &Token<'_>| [UNKNOWN, CONTROL, USER_DEFINED].contains(&token.kind);
+        let added = |token: &Token<'_>| {
+            matches!(token.kind, TokenKind::Unknown | TokenKind::Control | TokenKind::UserDefined)
+        };
         list(
             &mut json,
             tokens.iter().enumerate().filter(|(_, token)| added(token)),
             |json, (id, token)| {
-                json.push_str(&format!(r#"{{"id":{id},"content":{},"single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":{}}}"#, text(&token.text), token.kind != USER_DEFINED));
+                json.push_str(&format!(r#"{{"id":{id},"content":{},"single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":{}}}"#, text(&token.text), token.kind != TokenKind::UserDefined));
             },
         );
         json.push_str(
@@ -295,15 +293,18 @@ impl<'a> Keys<'_, 'a> {
         for (token, score) in tokens.iter().zip(scores) {
             let mut piece = Vec::new();
             put_bytes(&mut piece, 1, token.text.as_bytes());
-            piece.push(2 << 3 | 5);
-            piece.extend(score.to_le_bytes());
-            put_number(&mut piece, 3, token.kind);
+            put_float(&mut piece, 2, score);
+            put_number(&mut piece, 3, token.kind as u64);
             put_bytes(&mut model, 1, &piece);
         }
         let mut trainer = Vec::new();
         put_number(&mut trainer, 3, if unigram { 1 } else { 2 });
-        put_number(&mut trainer, 35, tokens.iter().any(|token| token.kind == BYTE).into());
-        let unknown = tokens.iter().position(|token| token.kind == UNKNOWN);
+        put_number(
+            &mut trainer,
+            35,
+            tokens.iter().any(|token| token.kind == TokenKind::Byte).into(),
+        );
+        let unknown = tokens.iter().position(|token| token.kind == TokenKind::Unknown);
         let named =
             [(45, unknown), (46, bos.map(|id| id as usize)), (47, eos.map(|id| id as usize))];
         for (field, id) in named {

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::pre_tokenizer::{LLAMA3, QWEN2};
 use super::write::Entry;
 use crate::error::{Error, Result, quoted};
 use crate::packed::Metadata;
@@ -160,11 +161,6 @@ fn tokenizer_json(json: &Value) -> Result<Vocabulary, String> {
     }
 }
 
-/// The regular expression of LLaMA 3.
-const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// That of Qwen 2, which takes digits one by one.
-const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
 /// llama.cpp's name for what cuts a text into words before merges, if it has one.
 fn pre(json: &Value) -> Option<&'static str> {
     let byte_level = |part: &Value, use_regex: bool| {
@@ -191,8 +187,8 @@ fn pre(json: &Value) -> Option<&'static str> {
         return None;
     }
     match first["pattern"]["Regex"].as_str()? {
-        LLAMA_3 if plain && ignores => Some("llama-bpe"),
-        QWEN_2 if !ignores && (plain || json["normalizer"]["type"] == "NFC") => Some("qwen2"),
+        LLAMA3 if plain && ignores => Some("llama-bpe"),
+        QWEN2 if !ignores && (plain || json["normalizer"]["type"] == "NFC") => Some("qwen2"),
         _ => None,
     }
 }

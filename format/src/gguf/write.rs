@@ -125,11 +125,11 @@ pub struct Layout<'a> {
 }
 
 impl<'a> Layout<'a> {
-    /// Makes the header, and tries the encoding of every tensor.
+    /// Makes the header.
     ///
     /// # Errors
     ///
-    /// A key or a tensor that occurs twice; a tensor whose blocks cannot be made or do not fill its shape.
+    /// A key or a tensor that occurs twice; a shape that its type does not hold.
     pub fn new(entries: &[(String, Entry)], tensors: Vec<NewTensor<'a>>) -> Result<Self> {
         let mut header = read::MAGIC.to_vec();
         header.extend(VERSION.to_le_bytes());
@@ -152,14 +152,9 @@ impl<'a> Layout<'a> {
                     return Err(Error::Duplicate);
                 }
                 let sides: Vec<u64> = tensor.shape.iter().map(|&side| side as u64).collect();
-                let expected = tensor.block_type.size_bytes(&sides)?;
-                let found = (tensor.encode)()?.len() as u64;
-                if expected != found {
-                    return Err(Error::Count { unit: "bytes", expected, found });
-                }
-                Ok((sides, expected))
+                Ok((tensor.block_type.size_bytes(&sides)?, sides))
             };
-            let (sides, bytes) = place().map_err(|error| error.in_tensor(&tensor.name))?;
+            let (bytes, sides) = place().map_err(|error| error.in_tensor(&tensor.name))?;
             string(&tensor.name, &mut header);
             header.extend((sides.len() as u32).to_le_bytes());
             sides.iter().rev().for_each(|side| header.extend(side.to_le_bytes()));
@@ -182,12 +177,20 @@ impl<'a> Layout<'a> {
     ///
     /// # Errors
     ///
-    /// Those of the writer.
+    /// Those of the writer; around an [`Error`], a tensor whose blocks cannot be made or do not fill its shape.
     pub fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(&self.header)?;
-        for (tensor, bytes) in &self.tensors {
-            let mut blocks = (tensor.encode)().map_err(io::Error::other)?;
-            blocks.resize(bytes.next_multiple_of(ALIGNMENT) as usize, 0);
+        for (tensor, expected) in &self.tensors {
+            let blocks = || {
+                let blocks = (tensor.encode)()?;
+                match blocks.len() as u64 {
+                    found if found == *expected => Ok(blocks),
+                    found => Err(Error::Count { unit: "bytes", expected: *expected, found }),
+                }
+            };
+            let mut blocks =
+                blocks().map_err(|error| io::Error::other(error.in_tensor(&tensor.name)))?;
+            blocks.resize(expected.next_multiple_of(ALIGNMENT) as usize, 0);
             out.write_all(&blocks)?;
         }
         Ok(())
@@ -273,7 +276,14 @@ mod tests {
         let bytes = [0; 4];
         let twice = || tensor("t", BlockType::F32, &[1], &bytes);
         assert!(refused(&[], vec![twice(), twice()]).contains("tensor `t`: occurs twice"));
-        let short = tensor("t", BlockType::F32, &[2], &bytes);
-        assert!(refused(&[], vec![short]).contains("asks for 8 bytes, found 4"));
+        let empty = tensor("t", BlockType::F32, &[0], &[]);
+        assert!(refused(&[], vec![empty]).contains("tensor `t`: no side may be 0"));
+    }
+
+    #[test]
+    fn blocks_that_do_not_fill_the_shape_are_not_written() {
+        let layout = Layout::new(&[], vec![tensor("t", BlockType::F32, &[2], &[0; 4])]).unwrap();
+        let message = layout.write_to(&mut Vec::new()).unwrap_err().to_string();
+        assert!(message.contains("tensor `t`: the shape asks for 8 bytes, found 4"), "{message}");
     }
 }

@@ -17,7 +17,7 @@ use super::{card, source, tokenizer};
 use crate::atomic::write_atomically;
 use crate::config::{ActivationQuantizer, Architecture, HiddenAct, ModelConfig, Norm, Position};
 use crate::error::{Error, Result};
-use crate::interchange::{floats, lacks, one_scale};
+use crate::interchange::{floats, lacks};
 use crate::packed::{FloatTensor, FloatType, GenerationDefaults, PackedModel, Tensor};
 use crate::safetensors::{Data, Dtype, Entry, Layout};
 
@@ -190,11 +190,10 @@ fn store(
     }
     match (tensor, storage) {
         (Tensor::Ternary(ternary), Storage::Packed) => {
-            let scale = one_scale(ternary)?;
             let trits = ternary.trits()?;
             let bytes = pack(&trits, ternary.d_output, ternary.d_input)?;
             let shape = vec![ternary.d_output / 4, ternary.d_input];
-            let scale = float(&format!("{name}_scale"), vec![1], FloatType::F32, &[scale])?;
+            let scale = float(&format!("{name}_scale"), vec![1], FloatType::F32, &[ternary.scale])?;
             Ok(vec![Stored { name: name.into(), shape, dtype: Dtype::U8, bytes }, scale])
         }
         (Tensor::Float(_), Storage::Packed) if model.config().is_block_linear(name) => {

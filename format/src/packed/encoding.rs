@@ -110,3 +110,64 @@ impl FromStr for Encoding {
         found.ok_or_else(|| Error::Encoding { found: name.into() })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::s24::{GROUP, PATTERNS};
+
+    /// Rows of trits that an encoding holds, made of numbers, and `[d_output, d_input]`.
+    fn matrix(encoding: Encoding, numbers: &[usize], width: usize) -> (Vec<i8>, [usize; 2]) {
+        let d_output = numbers.len() / width;
+        let numbers = &numbers[..d_output * width];
+        let groups = |least: usize| {
+            let patterns = &PATTERNS[least..];
+            numbers.iter().flat_map(|n| patterns[n % patterns.len()]).collect()
+        };
+        match encoding {
+            Encoding::T2 | Encoding::T5 => {
+                (numbers.iter().map(|n| (n % 3) as i8 - 1).collect(), [d_output, width])
+            }
+            Encoding::S24 => (groups(0), [d_output, width * GROUP]),
+            Encoding::S24n => (groups(1), [d_output, width * GROUP]),
+        }
+    }
+
+    #[test]
+    fn a_wrong_number_of_bytes_is_counted_and_nothing_is_allocated() {
+        for encoding in Encoding::ALL {
+            let error = encoding.unpack(&[0; 3], 2, 8).unwrap_err();
+            assert!(matches!(error, Error::Count { expected: 4, found: 3, .. }), "{error}");
+            assert!(encoding.unpack(&[0; 3], 1 << 30, 1 << 30).is_err());
+            assert!(encoding.unpack(&[], 5, 0).unwrap().is_empty());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn trits_come_back(numbers in vec(0..1000usize, 0..400), width in 1..70usize) {
+            for encoding in Encoding::ALL {
+                let (trits, [d_output, d_input]) = matrix(encoding, &numbers, width);
+                let bytes = encoding.pack(&trits, d_input).unwrap();
+                prop_assert_eq!(bytes.len(), d_output * encoding.row_bytes(d_input).unwrap());
+                prop_assert_eq!(encoding.unpack(&bytes, d_output, d_input).unwrap(), trits);
+            }
+        }
+
+        #[test]
+        fn what_is_read_is_written_again(bytes in vec(any::<u8>(), 0..60), d_input in 1..48usize) {
+            for encoding in Encoding::ALL {
+                let Ok(row_bytes) = encoding.row_bytes(d_input) else { continue };
+                let rows = bytes.len() / row_bytes;
+                let bytes = &bytes[..rows * row_bytes];
+                if let Ok(trits) = encoding.unpack(bytes, rows, d_input) {
+                    prop_assert_eq!(encoding.pack(&trits, d_input).unwrap(), bytes);
+                }
+            }
+        }
+    }
+}

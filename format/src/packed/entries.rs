@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::PackedModel;
 use super::metadata::{FORMAT_VERSION, Metadata, rule, version};
 use crate::error::{Error, Result, quoted};
+use crate::safetensors::Contents;
 use crate::tokenizer::TokenizerSource;
 
 /// Value of the key `format`: no other kind of safetensors file has it.
@@ -16,11 +18,15 @@ const FORMAT: &str = "tern";
 /// a model still.
 pub(super) const FILE_SHA256: &str = "file_sha256";
 
-/// Key of the SHA-256 of all that follows the header, in files of before.
-pub(super) const DATA_SHA256: &str = "data_sha256";
-
 /// Name of the tensor that holds the bytes of a SentencePiece model.
 pub(super) const SENTENCEPIECE: &str = "tokenizer.model";
+
+impl PackedModel {
+    /// Whether a safetensors file says that it is a packed model.
+    pub fn recognize(contents: &Contents<'_>) -> bool {
+        contents.metadata.get("format").is_some_and(|format| format == FORMAT)
+    }
+}
 
 impl Metadata {
     /// The entries of `__metadata__`. A SentencePiece tokenizer is not among them: its bytes are a tensor.

@@ -7,9 +7,9 @@ use std::path::Path;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::entries::{DATA_SHA256, FILE_SHA256, SENTENCEPIECE};
+use super::entries::{FILE_SHA256, SENTENCEPIECE};
 use super::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor};
-use crate::checksum::{hex, sha256};
+use crate::checksum::hex;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, quoted};
 use crate::regular_file::open_regular;
@@ -27,7 +27,7 @@ impl PackedModel {
         let (mut file, size_bytes) = open_regular(path)?;
         let read = || {
             let mut header = Header::read(&mut file, size_bytes)?;
-            Checksums::take(&mut header);
+            header.metadata.remove(FILE_SHA256);
             check(&mut header)?;
             file.rewind()?;
             let mut bytes = Vec::new();
@@ -54,14 +54,18 @@ impl PackedModel {
     /// As [`Self::from_bytes`].
     pub fn parse(bytes: Bytes) -> Result<(Self, Option<String>)> {
         let (mut header, data) = Header::split(&bytes)?;
-        let checksums = Checksums::take(&mut header);
+        let checksum = header.metadata.remove(FILE_SHA256);
         let metadata = check(&mut header)?;
         let head = &bytes[..bytes.len() - data.len()];
         let contents = header.contents(data)?;
         // The checksum takes as long as all else.
-        let (model, checksum) =
-            together(|| load(metadata, contents, &bytes), || checksums.check(head, data));
-        Ok((model?, checksum?))
+        let (model, checked) = together(
+            || load(metadata, contents, &bytes),
+            || check_checksum(checksum.as_deref(), head, data),
+        );
+        let model = model?;
+        checked?;
+        Ok((model, checksum))
     }
 }
 
@@ -74,52 +78,32 @@ fn together<A, B: Send>(one: impl FnOnce() -> A, other: impl Fn() -> B + Sync) -
     (one, there.unwrap_or_else(other))
 }
 
-/// What a file says of its own bytes.
-struct Checksums {
-    file: Option<String>,
-    data: Option<String>,
-}
-
-impl Checksums {
-    fn take(header: &mut Header) -> Self {
-        let mut take = |key| header.metadata.remove(key);
-        Self { file: take(FILE_SHA256), data: take(DATA_SHA256) }
+/// Holds the header with its length, and the data, to the `file_sha256` of the file, if it has one. What breaks a rule by
+/// itself has been named before.
+fn check_checksum(expected: Option<&str>, head: &[u8], data: &[u8]) -> Result<()> {
+    let refuse = |rule: String| Err(Error::Metadata { key: FILE_SHA256.into(), rule });
+    let Some(expected) = expected else { return Ok(()) };
+    // Inside a text quotation marks have a backslash, so this is the key itself.
+    let written = format!("\"{FILE_SHA256}\":\"{expected}\"");
+    let place = head.windows(written.len()).position(|part| part == written.as_bytes());
+    let (Some(place), 64) = (place, expected.len()) else {
+        let rule = "must be 64 hexadecimal digits, written without white space around";
+        return refuse(format!("{rule}, is {}", quoted(expected)));
+    };
+    let end = place + written.len() - 1;
+    let mut hash = Sha256::new();
+    hash.update(&head[..end - 64]);
+    hash.update([b'0'; 64]);
+    hash.update(&head[end..]);
+    hash.update(data);
+    let found = hex(&hash.finalize());
+    if expected != found {
+        let expected = quoted(expected);
+        return refuse(format!(
+            "must be {found} for this file, is {expected}: it was changed or damaged"
+        ));
     }
-
-    /// Holds the header with its length, and the data, to the checksums that are there. What breaks a rule by itself has
-    /// been named before.
-    fn check(&self, head: &[u8], data: &[u8]) -> Result<Option<String>> {
-        let refuse = |key: &str, rule: String| Err(Error::Metadata { key: key.into(), rule });
-        let differs = |found: &str, what: &str, expected: &str| {
-            let expected = quoted(expected);
-            format!("must be {found} for {what}, is {expected}: it was changed or damaged")
-        };
-        if let Some(expected) = &self.data {
-            let found = sha256(data);
-            if *expected != found {
-                return refuse(DATA_SHA256, differs(&found, "the tensors in the file", expected));
-            }
-        }
-        let Some(expected) = &self.file else { return Ok(None) };
-        // Inside a text quotation marks have a backslash, so this is the key itself.
-        let written = format!("\"{FILE_SHA256}\":\"{expected}\"");
-        let place = head.windows(written.len()).position(|part| part == written.as_bytes());
-        let (Some(place), 64) = (place, expected.len()) else {
-            let rule = "must be 64 hexadecimal digits, written without white space around";
-            return refuse(FILE_SHA256, format!("{rule}, is {}", quoted(expected)));
-        };
-        let end = place + written.len() - 1;
-        let mut hash = Sha256::new();
-        hash.update(&head[..end - 64]);
-        hash.update([b'0'; 64]);
-        hash.update(&head[end..]);
-        hash.update(data);
-        let found = hex(&hash.finalize());
-        if *expected != found {
-            return refuse(FILE_SHA256, differs(&found, "this file", expected));
-        }
-        Ok(self.file.clone())
-    }
+    Ok(())
 }
 
 /// Checks all but the data, and takes the metadata out. The bytes of a SentencePiece model, which are data, are still
@@ -232,8 +216,9 @@ fn load_tensor(
         (None, &[d_output, d_input]) => {
             let name = scale(name);
             let scales = views.remove(&name).ok_or(Error::Missing).and_then(|view| view.floats());
-            let scales = scales.map_err(|error| error.in_tensor(&name))?;
-            Tensor::Ternary(TernaryTensor { encoding, d_output, d_input, bytes, scales })
+            // The header's check wants one.
+            let scale = scales.map_err(|error| error.in_tensor(&name))?[0];
+            Tensor::Ternary(TernaryTensor { encoding, d_output, d_input, bytes, scale })
         }
         (dtype, _) => {
             let dtype =

@@ -28,8 +28,8 @@ pub struct TernaryTensor {
     pub d_input: usize,
     /// The rows, packed.
     pub bytes: Bytes,
-    /// One scale for the whole matrix; a list, because finer granularities come.
-    pub scales: Vec<f32>,
+    /// That of the whole matrix.
+    pub scale: f32,
 }
 
 /// How a float tensor is stored.
@@ -67,7 +67,7 @@ impl TernaryTensor {
     pub fn from_trits(trits: &[i8], d_input: usize, scale: f32) -> Self {
         let bytes = crate::t2::pack(trits, d_input).into();
         let d_output = trits.len() / d_input;
-        Self { encoding: Encoding::T2, d_output, d_input, bytes, scales: vec![scale] }
+        Self { encoding: Encoding::T2, d_output, d_input, bytes, scale }
     }
 
     /// The same trits in another encoding.
@@ -80,7 +80,7 @@ impl TernaryTensor {
             true => self.bytes.clone(),
             false => encoding.pack(&self.trits()?, self.d_input)?.into(),
         };
-        Ok(Self { encoding, bytes, scales: self.scales.clone(), ..*self })
+        Ok(Self { encoding, bytes, ..*self })
     }
 
     /// The trits, `[d_output, d_input]`, flat.
@@ -94,16 +94,10 @@ impl TernaryTensor {
 
     fn check(&self) -> Result<()> {
         self.encoding.check(&self.bytes, self.d_output, self.d_input)?;
-        if self.scales.len() != 1 {
-            let found = self.scales.len() as u64;
-            return Err(Error::Count { unit: "scales", expected: 1, found });
+        if self.scale.is_finite() {
+            return Ok(());
         }
-        match self.scales.iter().position(|scale| !scale.is_finite()) {
-            Some(index) => {
-                Err(Error::NotFinite { index, dtype: "scale", value: self.scales[index] })
-            }
-            None => Ok(()),
-        }
+        Err(Error::NotFinite { index: 0, dtype: "scale", value: self.scale })
     }
 }
 
@@ -201,7 +195,8 @@ impl FloatType {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// What the command line calls it.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
@@ -270,11 +265,11 @@ impl Tensor {
         }
     }
 
-    /// Bytes of its data in the file, scales included.
+    /// Bytes of its data in the file, its scale included.
     pub fn size_bytes(&self) -> u64 {
         match self {
             Self::Ternary(ternary) => {
-                ternary.bytes.len() as u64 + size_of_val(ternary.scales.as_slice()) as u64
+                ternary.bytes.len() as u64 + size_of_val(&ternary.scale) as u64
             }
             Self::Float(float) => float.bytes.len() as u64,
         }

@@ -91,7 +91,6 @@ fn a_model_comes_back_and_its_bytes_are_the_same_every_time() {
     let read = PackedModel::from_bytes(&bytes).unwrap();
     assert_eq!(read, model);
     assert_eq!(read.to_bytes().unwrap(), bytes);
-    assert_eq!(model.size_bytes().unwrap(), bytes.len() as u64);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("model.safetensors");
     model.write(&path).unwrap();
@@ -127,20 +126,13 @@ fn a_flipped_bit_is_found_wherever_it_is() {
 }
 
 #[test]
-fn a_file_of_before_is_read_with_the_checksum_that_it_has() {
+fn a_file_without_a_checksum_is_read_and_says_so() {
     let bytes = model().to_bytes().unwrap();
     let (_, checksum) = PackedModel::parse(bytes.clone().into()).unwrap();
-    let (mut header, mut data) = parts(&bytes);
+    let (mut header, data) = parts(&bytes);
     assert_eq!(header["__metadata__"]["file_sha256"], checksum.unwrap());
     header["__metadata__"].as_object_mut().unwrap().remove("file_sha256");
-    let read = |header: &Value, data: &[u8]| PackedModel::parse(file(header, data).into());
-    assert_eq!(read(&header, &data).unwrap(), (model(), None));
-    header["__metadata__"]["data_sha256"] = crate::checksum::sha256(&data).into();
-    assert_eq!(read(&header, &data).unwrap(), (model(), None));
-    let scale = begin(&header, &format!("{Q_PROJ}_scale"));
-    data[scale] ^= 1;
-    let message = read(&header, &data).unwrap_err().to_string();
-    assert!(message.contains("data_sha256") && message.contains("changed or damaged"), "{message}");
+    assert_eq!(PackedModel::parse(file(&header, &data).into()).unwrap(), (model(), None));
 }
 
 #[test]
@@ -674,11 +666,7 @@ fn what_the_reader_refuses_is_not_written() {
         norm("the shape asks for 4 values, found 3")
     );
     assert_eq!(
-        with(ternary(|t| t.scales = vec![1.0; 4])),
-        down("the shape asks for 1 scales, found 4")
-    );
-    assert_eq!(
-        with(ternary(|t| t.scales[0] = f32::NAN)),
+        with(ternary(|t| t.scale = f32::NAN)),
         down("value 0 must be a finite scale, is NaN")
     );
     assert_eq!(

@@ -35,15 +35,6 @@ impl PackedModel {
         Ok(bytes)
     }
 
-    /// Size of the file that [`Self::write`] makes: tensors, tokenizer, header and all.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::write`].
-    pub fn size_bytes(&self) -> Result<u64> {
-        Ok(self.layout()?.size_bytes())
-    }
-
     fn layout(&self) -> Result<Layout<'_>> {
         self.validate()?;
         let mut entries = Vec::new();
@@ -56,8 +47,9 @@ impl PackedModel {
                     let row_bytes = ternary.encoding.row_bytes(ternary.d_input)?;
                     let shape = vec![ternary.d_output, row_bytes];
                     entries.push(entry(name, shape, Data::Bytes(Dtype::U8, &ternary.bytes)));
-                    let (name, scales) = (format!("{name}_scale"), &ternary.scales);
-                    entries.push(entry(&name, vec![scales.len()], Data::F32(scales)));
+                    let (name, scale) =
+                        (format!("{name}_scale"), std::slice::from_ref(&ternary.scale));
+                    entries.push(entry(&name, vec![1], Data::F32(scale)));
                 }
                 Tensor::Float(float) => {
                     let data = Data::Bytes(float.dtype.dtype(), &float.bytes);

@@ -23,7 +23,7 @@ fn even(architecture: Architecture) -> ModelConfig {
 fn returned(model: &PackedModel, storage: Option<Storage>) -> PackedModel {
     let directory = tempfile::tempdir().unwrap();
     export(model, storage).unwrap().write(directory.path()).unwrap();
-    huggingface(directory.path(), Latent::Ternarize).unwrap()
+    huggingface(directory.path(), Latent::Ternarize).unwrap().model
 }
 
 fn logits(model: &PackedModel) -> Vec<f32> {
@@ -89,7 +89,7 @@ fn floats_are_trit_times_scale_to_the_bit() {
             let expected: Vec<f32> = match tensor {
                 Tensor::Float(float) => float.values(),
                 Tensor::Ternary(ternary) => {
-                    let scale = ternary.scales[0];
+                    let scale = ternary.scale;
                     ternary.trits().unwrap().iter().map(|&t| f32::from(t) * scale).collect()
                 }
             };

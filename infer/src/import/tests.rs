@@ -89,7 +89,7 @@ fn llama_gpt2_and_bitnet_meet_their_goldens() {
         ("bitnet_hf_fp", "logits"),
     ] {
         let directory = directory(name, |_| ());
-        let packed = huggingface(directory.path(), Latent::Ternarize).unwrap();
+        let packed = huggingface(directory.path(), Latent::Ternarize).unwrap().model;
         let worst = difference(&packed, name, logits, |_| ());
         assert!(worst < 1e-5, "{name}: {worst:e}");
     }
@@ -98,7 +98,7 @@ fn llama_gpt2_and_bitnet_meet_their_goldens() {
 #[test]
 fn weights_of_half_the_width_are_used_as_they_are() {
     let name = "hf_llama_ckpt_bf16";
-    let packed = huggingface(directory(name, |_| ()).path(), Latent::Ternarize).unwrap();
+    let packed = huggingface(directory(name, |_| ()).path(), Latent::Ternarize).unwrap().model;
     let Tensor::Float(embedding) = &packed.tensors["model.embed_tokens.weight"] else { panic!() };
     assert_eq!(embedding.dtype, FloatType::BF16);
     // The golden was widened as a whole after it had been narrowed, the rotary frequencies with it.
@@ -115,7 +115,7 @@ fn weights_of_half_the_width_are_used_as_they_are() {
 #[test]
 fn greedy_continuations_are_those_of_transformers() {
     for name in ["hf_llama_ckpt", "hf_gpt2_ckpt"] {
-        let packed = huggingface(directory(name, |_| ()).path(), Latent::Ternarize).unwrap();
+        let packed = huggingface(directory(name, |_| ()).path(), Latent::Ternarize).unwrap().model;
         let bytes = std::fs::read(golden(name).join("io.safetensors")).unwrap();
         let contents = Contents::parse(&bytes).unwrap();
         let ids = contents.tensors["greedy"].bytes.as_chunks().0.iter();
@@ -138,7 +138,7 @@ const FLIPPED: f32 = 3e-2;
 #[test]
 fn ternary_bitnet_meets_its_goldens_however_it_is_stored() {
     let packed =
-        huggingface(directory("bitnet_hf_packed", |_| ()).path(), Latent::Ternarize).unwrap();
+        huggingface(directory("bitnet_hf_packed", |_| ()).path(), Latent::Ternarize).unwrap().model;
     let declared =
         |packed: &PackedModel| packed.tensors.values().filter(|tensor| tensor.is_ternary()).count();
     assert_eq!(declared(&packed), 14);
@@ -150,14 +150,14 @@ fn ternary_bitnet_meets_its_goldens_however_it_is_stored() {
     let divided = directory("bitnet_hf_packed", |config| {
         config["quantization_config"]["linear_class"] = "bitlinear".into();
     });
-    let divided = huggingface(divided.path(), Latent::Ternarize).unwrap();
+    let divided = huggingface(divided.path(), Latent::Ternarize).unwrap().model;
     let Tensor::Ternary(one) = &divided.tensors["model.layers.0.mlp.up_proj.weight"] else {
         panic!()
     };
     let Tensor::Ternary(other) = &packed.tensors["model.layers.0.mlp.up_proj.weight"] else {
         panic!()
     };
-    assert_eq!(one.scales[0], other.scales[0].recip());
+    assert_eq!(one.scale, other.scale.recip());
     assert_eq!(one.bytes, other.bytes);
 
     let online = directory("bitnet_hf_online", |config| {
@@ -166,7 +166,7 @@ fn ternary_bitnet_meets_its_goldens_however_it_is_stored() {
             serde_json::json!({"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}),
         );
     });
-    let online = huggingface(online.path(), Latent::Ternarize).unwrap();
+    let online = huggingface(online.path(), Latent::Ternarize).unwrap().model;
     assert_eq!(declared(&online), 14);
     let worst = difference(&online, "bitnet_hf_online", "logits", |_| ());
     assert!(worst < FLIPPED, "{worst:e}");
@@ -231,13 +231,13 @@ fn bitgpt_meets_its_goldens_with_either_head() {
 #[test]
 fn shards_are_one_model_and_lead_nowhere_else() {
     let whole = directory("hf_llama_ckpt", |_| ());
-    let expected = huggingface(whole.path(), Latent::Ternarize).unwrap();
+    let expected = huggingface(whole.path(), Latent::Ternarize).unwrap().model;
     let file = whole.path().join("model.safetensors");
     std::fs::rename(&file, whole.path().join("model-00001-of-00001.safetensors")).unwrap();
     let index = |name: &str| format!(r#"{{"metadata": {{}}, "weight_map": {{"a": "{name}"}}}}"#);
     let path = whole.path().join("model.safetensors.index.json");
     std::fs::write(&path, index("model-00001-of-00001.safetensors")).unwrap();
-    assert_eq!(huggingface(whole.path(), Latent::Ternarize).unwrap(), expected);
+    assert_eq!(huggingface(whole.path(), Latent::Ternarize).unwrap().model, expected);
     for name in ["../model.safetensors", "/etc/passwd", "..", ""] {
         std::fs::write(&path, index(name)).unwrap();
         let message = huggingface(whole.path(), Latent::Ternarize).unwrap_err().to_string();
@@ -276,4 +276,33 @@ fn what_is_missing_or_does_not_fit_is_named_with_its_file() {
     assert!(refused(&copy).contains("holds no tokenizer.json"), "{}", refused(&copy));
     std::fs::remove_file(copy.path().join("model.safetensors")).unwrap();
     assert!(refused(&copy).contains("holds no model.safetensors"), "{}", refused(&copy));
+}
+
+#[test]
+fn the_chat_template_is_the_one_that_transformers_takes() {
+    let copy = directory("hf_llama_ckpt", |_| ());
+    let import = || {
+        let Imported { model, notes } = huggingface(copy.path(), Latent::Ternarize).unwrap();
+        (model.metadata.chat_template, notes.join(" "))
+    };
+    let found = |template: &str, note: &str| (Some(template.to_owned()), note.to_owned());
+    assert_eq!(import(), (None, String::new()));
+    let write = |template: serde_json::Value| {
+        let config = serde_json::json!({"chat_template": template}).to_string();
+        std::fs::write(copy.path().join("tokenizer_config.json"), config).unwrap();
+    };
+    write("one".into());
+    assert_eq!(import(), found("one", ""));
+    let named = |name: &str| serde_json::json!({"name": name, "template": format!("{name}!")});
+    write([named("tool_use"), named("default")].into_iter().collect());
+    let note = "tokenizer_config.json has 2 chat templates: `default` is taken";
+    assert_eq!(import(), found("default!", note));
+    write([named("rag")].into_iter().collect());
+    let note = "tokenizer_config.json has 1 chat templates: none is `default`";
+    assert_eq!(import(), (None, note.to_owned()));
+    write([1].into_iter().collect());
+    let error = huggingface(copy.path(), Latent::Ternarize).unwrap_err().to_string();
+    assert!(error.contains("tokenizer_config.json"), "{error}");
+    std::fs::write(copy.path().join("chat_template.jinja"), "two").unwrap();
+    assert_eq!(import(), found("two", ""));
 }

@@ -32,7 +32,7 @@ pub struct Trits {
     pub zero: u64,
     /// Weights of 1.
     pub positive: u64,
-    /// `zero / all`: 0.18 to 0.37 in healthy models.
+    /// `zero / all`: about 0.31 where weights are Gaussian, as at the start of training.
     pub zeros_share: f64,
     /// `(positive - negative) / (positive + negative)`: 0 is balanced; 0 if all are zero.
     pub sign_balance: f64,
@@ -48,7 +48,7 @@ pub struct Trits {
 #[derive(Clone, Debug)]
 pub(super) struct Judged {
     pub(super) verdict: Verdict,
-    pub(super) scales: Vec<f32>,
+    pub(super) scale: f32,
     pub(super) floor: f64,
     pub(super) trits: Option<Trits>,
     pub(super) two_four: Option<TwoFour>,
@@ -108,33 +108,28 @@ impl Trits {
 pub(super) fn judge(tensor: &Tensor) -> Result<Judged> {
     let d_input = tensor.shape().last().copied().unwrap_or(0).max(1);
     let floor = collapse_floor(d_input);
-    let (scales, trits, alive) = match tensor {
-        Tensor::Ternary(ternary) => {
-            (ternary.scales.clone(), Some(ternary.trits()?), Verdict::Packed)
-        }
+    let (scale, trits, alive) = match tensor {
+        Tensor::Ternary(ternary) => (ternary.scale, Some(ternary.trits()?), Verdict::Packed),
         Tensor::Float(float) => {
             let values = float.values();
-            match one_magnitude(&values) {
-                Some(scale) => {
-                    let trit = |&value: &f32| i8::from(value > 0.0) - i8::from(value < 0.0);
-                    (vec![scale], Some(values.iter().map(trit).collect()), Verdict::Projected)
-                }
+            match projected(&values) {
+                Some((trits, scale)) => (scale, Some(trits), Verdict::Projected),
                 None => {
                     let verdict = match rounds_to_ternary(&values) {
                         true => Verdict::NotTernary,
                         false => Verdict::Latent,
                     };
-                    (vec![absmean(&values) as f32], None, verdict)
+                    (absmean(&values) as f32, None, verdict)
                 }
             }
         }
     };
     let two_four = trits.as_ref().and_then(|trits: &Vec<i8>| TwoFour::count(trits, d_input));
     let trits = trits.map(|trits| Trits::count(&trits, d_input));
-    let healthy = |&scale: &f32| f64::from(scale) >= floor;
-    let is_collapsed = !scales.iter().all(healthy) || trits.is_some_and(|trits| trits.all_zero());
+    let is_healthy = f64::from(scale) >= floor;
+    let is_collapsed = !is_healthy || trits.is_some_and(|trits| trits.all_zero());
     let verdict = if is_collapsed { Verdict::Collapsed } else { alive };
-    Ok(Judged { verdict, scales, floor, trits, two_four })
+    Ok(Judged { verdict, scale, floor, trits, two_four })
 }
 
 /// The magnitude of every value that is not zero, if it is one float; 0 if there is none.
@@ -142,6 +137,13 @@ pub(crate) fn one_magnitude(values: &[f32]) -> Option<f32> {
     let mut magnitudes = values.iter().map(|value| value.abs()).filter(|&value| value != 0.0);
     let first = magnitudes.next().unwrap_or(0.0);
     magnitudes.all(|value| value.to_bits() == first.to_bits()).then_some(first)
+}
+
+/// The trits and the scale of floats that are exactly ternary.
+pub(crate) fn projected(values: &[f32]) -> Option<(Vec<i8>, f32)> {
+    let scale = one_magnitude(values)?;
+    let trit = |&value: &f32| i8::from(value > 0.0) - i8::from(value < 0.0);
+    Some((values.iter().map(trit).collect(), scale))
 }
 
 /// Whether nearly all values are near `-s`, `0` or `s`.

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use tern_format::packed::{Check, FloatTensor, TernaryTensor};
+use tern_format::packed::{Check, FloatTensor, FloatType, TernaryTensor};
 use tern_kernels::ternarize::{collapse_floor, ternarize};
 
 use super::*;
@@ -21,7 +21,7 @@ fn with_floats(mut packed: PackedModel, value: impl Fn(usize, i8, f32) -> f32) -
     for tensor in packed.tensors.values_mut() {
         if let Tensor::Ternary(ternary) = tensor {
             let trits = ternary.trits().unwrap();
-            let values = trits.iter().enumerate().map(|(i, &t)| value(i, t, ternary.scales[0]));
+            let values = trits.iter().enumerate().map(|(i, &t)| value(i, t, ternary.scale));
             let shape = vec![ternary.d_output, ternary.d_input];
             *tensor =
                 Tensor::Float(FloatTensor::new(shape, FloatType::F32, &values.collect::<Vec<_>>()));
@@ -62,7 +62,7 @@ fn two_four_is_read_from_the_trits() {
             let count = ternary.d_output * ternary.d_input / 4;
             let trits: Vec<i8> =
                 (0..count).flat_map(|g| tern_format::s24::PATTERNS[1 + g * 5 % 32]).collect();
-            *ternary = TernaryTensor::from_trits(&trits, ternary.d_input, ternary.scales[0]);
+            *ternary = TernaryTensor::from_trits(&trits, ternary.d_input, ternary.scale);
         }
     }
     for encoding in Encoding::ALL {
@@ -93,7 +93,7 @@ fn trits_are_packed_and_counted() {
     // Ternary, but nobody knows whether it is the trainer's model.
     assert_eq!((&report.loss, report.passes()), (&LossReport::Absent, false));
     let tensor = report.tensors.iter().find(|tensor| tensor.name == MATRIX).unwrap();
-    assert_eq!((tensor.stored, tensor.scales.as_slice()), ("t2", &[0.25][..]));
+    assert_eq!((tensor.stored, tensor.scale), ("t2", Some(0.25)));
     let trits = tensor.trits.unwrap();
     assert_eq!((trits.negative, trits.zero, trits.positive), (2, 51 * 37 - 6, 4));
     assert_eq!((trits.rows, trits.dead_rows), (51, 49));
@@ -223,7 +223,7 @@ fn projecting_again_and_again_collapses() {
     };
     let mut model = ternarized(with_floats(healthy(), gaussian));
     let scale = |model: &PackedModel| match &model.tensors[MATRIX] {
-        Tensor::Ternary(ternary) => ternary.scales[0],
+        Tensor::Ternary(ternary) => ternary.scale,
         Tensor::Float(_) => unreachable!(),
     };
     let first = report(&model);
@@ -298,7 +298,7 @@ fn names_in_the_report_are_stable() {
     for key in ["parameters", "ternary_parameters", "size_bytes", "bits_per_weight", "because"] {
         assert!(json.get(key).is_some(), "{key}");
     }
-    for key in ["name", "shape", "stored", "declared", "verdict", "scales", "trits"] {
+    for key in ["name", "shape", "stored", "declared", "verdict", "scale", "trits"] {
         assert!(json["tensors"][2].get(key).is_some(), "{key}");
     }
     let verdicts = [Verdict::Projected, Verdict::Latent, Verdict::Collapsed, Verdict::NotTernary];

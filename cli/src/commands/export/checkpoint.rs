@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use tern_datasets::prepare::Prepared;
 use tern_format::packed::{Encoding, PackedModel};
-use tern_train::checkpoint::{self, Checkpoint};
+use tern_train::checkpoint::{self, Checkpoint, State};
 use tern_train::directory::RunDirectory;
 
 use super::Arguments;
@@ -21,7 +21,7 @@ pub(crate) struct Exported {
     pub(crate) step: u64,
     pub(crate) val_loss: Option<f64>,
     pub(crate) check_loss: Option<f64>,
-    pub(crate) bytes: u64,
+    pub(crate) size_bytes: u64,
 }
 
 /// Whether a path is that of a run.
@@ -29,24 +29,35 @@ pub(crate) fn is_run(path: &Path) -> bool {
     RunDirectory::new(path).has_run()
 }
 
-/// Projects the checkpoint that the arguments name and writes the packed model to `out`, or beside it.
-pub(crate) fn pack(
+/// Projects the checkpoint that the arguments name and writes the packed model.
+pub(crate) fn pack(arguments: &Arguments, terminal: &Terminal) -> Result<Exported> {
+    let path = arguments.out.clone().unwrap_or_else(|| RunDirectory::new(&arguments.model).model());
+    overwrite::only_a_packed_model(&path)?;
+    let (session, checkpoint) = open(arguments, terminal)?;
+    export(&session, checkpoint, path, arguments.encoding.unwrap_or(Encoding::T2))
+}
+
+/// Projects the checkpoint that the arguments name. Returns the model, and where its packed model would lie.
+pub(crate) fn project(
     arguments: &Arguments,
-    out: Option<&Path>,
-    encoding: Encoding,
     terminal: &Terminal,
-) -> Result<Exported> {
+) -> Result<(PackedModel, PathBuf)> {
+    let (session, checkpoint) = open(arguments, terminal)?;
+    Ok((projected(&session, checkpoint)?.0, session.directory.model()))
+}
+
+/// The run and the checkpoint that the arguments name.
+fn open(arguments: &Arguments, terminal: &Terminal) -> Result<(Session, Checkpoint)> {
     let directory = RunDirectory::new(&arguments.model);
     let config = directory
         .read_config()
         .with_context(|| format!("{}: not the directory of a run", arguments.model.display()))?;
-    let path = out.map_or_else(|| directory.model(), Path::to_path_buf);
-    overwrite::only_a_packed_model(&path)?;
     let data = Prepared::open(&arguments.data.clone().unwrap_or_else(|| find_data(&directory)))?;
     let session =
         Session { config, directory, data, device: "cpu".into(), stop_at: None, resume: true };
-    let checkpoint = choose(&session.directory, &arguments.checkpoint, terminal)?;
-    export(&session, checkpoint, path, encoding)
+    let which = arguments.checkpoint.as_deref().unwrap_or("best");
+    let checkpoint = choose(&session.directory, which, terminal)?;
+    Ok((session, checkpoint))
 }
 
 /// Projects a checkpoint and writes the packed model to `path`.
@@ -56,11 +67,7 @@ pub(crate) fn export(
     path: PathBuf,
     encoding: Encoding,
 ) -> Result<Exported> {
-    let device = tern_model::device::find(&session.device)?.autodiff();
-    let (model, _, state) =
-        checkpoint.restore(&session.config, &session.data.summary.sha256, &device)?;
-    let validation = session.validation()?;
-    let packed: PackedModel = session.project(&model, Some(&state), Some(&validation))?;
+    let (packed, state) = projected(session, checkpoint)?;
     let packed = packed.encode_as(encoding)?;
     packed.write(&path)?;
     tracing::debug!(step = state.step, file = %path.display(), "exported");
@@ -68,9 +75,17 @@ pub(crate) fn export(
         step: state.step,
         val_loss: state.val_loss,
         check_loss: packed.metadata.check.map(|check| check.loss),
-        bytes: std::fs::metadata(&path).map_or(0, |metadata| metadata.len()),
+        size_bytes: std::fs::metadata(&path).map_or(0, |metadata| metadata.len()),
         path,
     })
+}
+
+fn projected(session: &Session, checkpoint: Checkpoint) -> Result<(PackedModel, State)> {
+    let device = tern_model::device::find(&session.device)?.autodiff();
+    let (model, _, state) =
+        checkpoint.restore(&session.config, &session.data.summary.sha256, &device)?;
+    let validation = session.validation()?;
+    Ok((session.project(&model, Some(&state), Some(&validation))?, state))
 }
 
 /// A line for people.
@@ -82,7 +97,7 @@ pub(crate) fn describe(exported: &Exported) -> String {
         "step {}{val_loss}: {} ({})\n",
         exported.step,
         exported.path.display(),
-        bytes(exported.bytes)
+        bytes(exported.size_bytes)
     )
 }
 

@@ -10,6 +10,7 @@ use tern_format::config::ModelConfig;
 use tern_format::gguf::tokenizer::TokenizerParts;
 use tern_format::gguf::{self, Gguf};
 use tern_format::huggingface;
+use tern_format::packed::PackedModel;
 use tern_format::pytorch;
 use tern_format::safetensors::Contents;
 use tern_format::tokenizer::{Tokenizer, TokenizerSource};
@@ -110,7 +111,7 @@ fn gguf(report: Report, bytes: &[u8]) -> Result<Report> {
         .iter()
         .map(|(name, view)| Tensor {
             name: (*name).to_owned(),
-            stored: format!("{:?}", view.block_type),
+            stored: format!("{:?}", view.block_type).to_lowercase(),
             shape: view.shape.clone(),
             size_bytes: view.bytes.len() as u64,
         })
@@ -130,7 +131,7 @@ fn state_dict(report: Report, bytes: &[u8]) -> Result<Report> {
     let tensors = pytorch::list(bytes)?.into_iter().map(|(name, (element_type, shape))| {
         let count = shape.iter().fold(1u64, |count, &side| count.saturating_mul(side as u64));
         let size_bytes = count.saturating_mul(element_type.bytes() as u64);
-        Tensor { name, stored: format!("{element_type:?}"), shape, size_bytes }
+        Tensor { name, stored: format!("{element_type:?}").to_lowercase(), shape, size_bytes }
     });
     let mut tensors: Vec<_> = tensors.collect();
     tensors.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
@@ -186,7 +187,7 @@ fn json_file(report: &impl Fn(&'static str) -> Report, bytes: &[u8]) -> Result<R
 pub(super) fn tensors(contents: &Contents<'_>) -> Vec<Tensor> {
     let tensor = |(name, view): (&String, &tern_format::safetensors::View<'_>)| Tensor {
         name: name.clone(),
-        stored: format!("{:?}", view.dtype),
+        stored: format!("{:?}", view.dtype).to_lowercase(),
         shape: view.shape.clone(),
         size_bytes: view.bytes.len() as u64,
     };
@@ -198,7 +199,7 @@ pub(super) fn tensors(contents: &Contents<'_>) -> Vec<Tensor> {
 /// A packed model is one by what its metadata say.
 fn safetensors(report: Report, bytes: &[u8]) -> Result<Report> {
     let contents = Contents::parse(bytes)?;
-    let packed = contents.metadata.get("format").is_some_and(|format| format == "tern");
+    let packed = PackedModel::recognize(&contents);
     let tensors = tensors(&contents);
     let mut entries = contents.metadata;
     let config = entries.remove("config").filter(|_| packed);

@@ -5,15 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use tern_format::regular_file::read_small;
 use tern_format::safetensors::Contents;
-use tern_format::tokenizer::TokenizerSource;
+use tern_format::tokenizer::{MOST_BYTES, TokenizerSource};
 use tern_infer::import::weight_files;
 use tern_kernels::mapped_file::MappedFile;
 
 use super::contents::{self, natural, tensors, with_tokenizer};
 use super::{Report, Tensor};
-
-/// The largest tokenizer that is read.
-const MOST_TOKENIZER_BYTES: u64 = 1 << 26;
 
 /// Describes a directory.
 pub(super) fn inspect(path: &Path) -> Result<Report> {
@@ -62,7 +59,7 @@ fn transformers(path: &Path) -> Result<Report> {
     let report = Report { path: path.into(), kind, size_bytes, tensors, ..config };
     let tokenizer = ["tokenizer.json", "tokenizer.model"].map(|name| path.join(name));
     let Some(tokenizer) = tokenizer.iter().find(|file| file.exists()) else { return Ok(report) };
-    let source = read_small(tokenizer, MOST_TOKENIZER_BYTES).and_then(TokenizerSource::from_bytes);
+    let source = read_small(tokenizer, MOST_BYTES as u64).and_then(TokenizerSource::from_bytes);
     Ok(with_tokenizer(report, source.map_err(|error| error.in_file(tokenizer))))
 }
 

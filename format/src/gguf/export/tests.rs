@@ -295,8 +295,9 @@ fn scales_are_never_collapsed() {
     let mut tiny = model(config);
     let name = "model.layers.0.mlp.up_proj.weight";
     let Some(Tensor::Ternary(ternary)) = tiny.tensors.get_mut(name) else { panic!() };
-    ternary.scales = vec![1e-6];
-    let message = export(&tiny, None).map(|_| ()).unwrap_err().to_string();
+    ternary.scale = 1e-6;
+    let layout = export(&tiny, None).unwrap().layout;
+    let message = layout.write_to(&mut Vec::new()).unwrap_err().to_string();
     assert!(message.contains("holds scales of"), "{message}");
     assert!(message.contains("blk.0.ffn_up.weight"), "{message}");
 }

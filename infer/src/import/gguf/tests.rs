@@ -122,7 +122,7 @@ fn written(model: &PackedModel, architecture: &str, store: Store) -> File {
     let floats = |name: &str| match &model.tensors[name] {
         Tensor::Float(float) => float.values(),
         Tensor::Ternary(ternary) => {
-            let scale = ternary.scales[0];
+            let scale = ternary.scale;
             ternary.trits().unwrap().iter().map(|&trit| f32::from(trit) * scale).collect()
         }
     };
@@ -147,7 +147,7 @@ fn written(model: &PackedModel, architecture: &str, store: Store) -> File {
         }
         match &model.tensors[ours] {
             Tensor::Ternary(ternary) if store == Store::I2S => {
-                let bytes = i2_s(&ternary.trits().unwrap(), ternary.scales[0]);
+                let bytes = i2_s(&ternary.trits().unwrap(), ternary.scale);
                 file.tensor(theirs, shape, 36, bytes);
             }
             _ => _ = file.floats(theirs, shape, &values),
@@ -241,7 +241,7 @@ fn tq2_0(trits: &[i8], scales: &[f32]) -> Vec<u8> {
 }
 
 fn golden(name: &str) -> PackedModel {
-    huggingface(directory(name, |_| ()).path(), Latent::Ternarize).unwrap()
+    huggingface(directory(name, |_| ()).path(), Latent::Ternarize).unwrap().model
 }
 
 /// What an import and a golden must have in common: the tensors to the bit, and the parts that a file can say.
@@ -360,7 +360,7 @@ fn trits_with_one_scale_stay_trits_and_others_become_floats_with_a_note() {
     let Tensor::Ternary(q) = &model.tensors["model.layers.0.self_attn.q_proj.weight"] else {
         panic!()
     };
-    assert_eq!(q.scales, [0.37]);
+    assert_eq!(q.scale, 0.37);
     // Rows of neighbours in the file are half a head apart here: the first of the second half is the file's second.
     let expected: Vec<i8> = (0..256).map(|i| ((64 * 256 + i) * 7 % 11 % 3) as i8 - 1).collect();
     assert_eq!(q.trits().unwrap()[64 * 256..65 * 256], expected[..]);
@@ -577,7 +577,7 @@ fn what_goes_out_as_gguf_comes_back() {
         if config.architecture == Architecture::Gpt2 {
             for tensor in model.tensors.values_mut() {
                 let Tensor::Ternary(ternary) = tensor else { continue };
-                ternary.scales.iter_mut().for_each(|scale| *scale = FloatType::F16.round(*scale));
+                ternary.scale = FloatType::F16.round(ternary.scale);
             }
         }
         for &linear in types {

@@ -10,7 +10,6 @@
 //! tied to it. Sizes come from the shapes; what these do not show (heads, epsilons, RoPE's base and length) from the preset,
 //! and whoever imports may set any of it.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
@@ -22,8 +21,8 @@ use tern_format::tokenizer::{Tokenizer, TokenizerSource};
 use tern_format::{Error, Result};
 use tern_kernels::ternarize::ternarize;
 
-use super::Latent;
-use crate::verify::matrix::one_magnitude;
+use super::{Latent, Slice};
+use crate::verify::matrix::projected;
 
 /// What wrappers put before every name.
 const PREFIXES: [&str; 2] = ["transformer.", "model."];
@@ -275,13 +274,8 @@ impl<'a> Dict<'a> {
             return Ok(Tensor::Float(float));
         }
         let values = float.values();
-        let (trits, scale) = match one_magnitude(&values) {
-            Some(scale) => {
-                let trit = |&value: &f32| i8::from(value > 0.0) - i8::from(value < 0.0);
-                (values.iter().map(trit).collect(), scale)
-            }
-            None => ternarize(&values, config.quantizer.extra_eps()),
-        };
+        let (trits, scale) =
+            projected(&values).unwrap_or_else(|| ternarize(&values, config.quantizer.extra_eps()));
         Ok(Tensor::Ternary(TernaryTensor::from_trits(&trits, shape[1], scale)))
     }
 
@@ -310,33 +304,14 @@ impl<'a> Dict<'a> {
 
 /// The values of a layer inside a tensor of a file, `[d_output, d_input]` or a vector.
 fn part(tensor: &pytorch::Tensor, place: Place, shape: &[usize], of_two: bool) -> Result<Vec<f32>> {
-    let (parts, n) = match place {
+    let (parts, part) = match place {
         Whole | Transposed => (1, 0),
         Part(n) | TransposedPart(n) => (if of_two { 2 } else { 3 }, n),
     };
-    let transposed = matches!(place, Transposed | TransposedPart(_)) && shape.len() == 2;
-    let mut expected = Cow::Borrowed(shape);
-    expected.to_mut()[0] *= parts;
-    if transposed {
-        expected.to_mut().reverse();
-    }
-    if tensor.shape != *expected {
-        let found = tensor.shape.clone();
-        return Err(Error::Shape { expected: expected.into_owned(), found });
-    }
-    let values = tensor.floats()?;
-    let first = n * shape[0];
-    Ok(match (transposed, shape) {
-        (true, &[d_output, d_input]) => {
-            let width = parts * d_output;
-            let value = |i: usize| values[i % d_input * width + first + i / d_input];
-            (0..d_output * d_input).map(value).collect()
-        }
-        _ => {
-            let width: usize = shape.iter().skip(1).product();
-            values[first * width..][..shape[0] * width].to_vec()
-        }
-    })
+    let transposed = matches!(place, Transposed | TransposedPart(_));
+    let slice = Slice { part, parts, transposed };
+    slice.check(shape, &tensor.shape)?;
+    Ok(slice.cut(shape, &tensor.floats()?))
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ fn a_projected_matrix_keeps_its_trits_and_its_scale() {
         panic!()
     };
     // Once more through the quantizer, the scale would be two thirds of that.
-    assert_eq!((q.scales[0], &q.trits().unwrap()[..3]), (0.37, &[1, 0, -1][..]));
+    assert_eq!((q.scale, &q.trits().unwrap()[..3]), (0.37, &[1, 0, -1][..]));
 }
 
 #[test]
