@@ -160,7 +160,7 @@ fn trits_scales_and_integer_products_are_equal_to_the_bit() {
             let part = T2 { bytes: &stored.bytes, d_output, scale: 1.0 };
             let w = TernaryMatrix::stack(&Pool::new(1), &[part], d_input);
             let mut exact = vec![0.0; 3 * d_output];
-            let x = Int8Tokens::quantize(x, d_input);
+            let x = Int8Tokens::quantize(&Pool::common(), x, d_input);
             kernel.ternary_int8(&Pool::common(), &w, &x, &mut exact);
             exact.iter_mut().for_each(|y| *y *= stored.scale);
             assert_eq!(product, exact, "{name} {}", kernel.name());

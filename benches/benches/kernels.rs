@@ -43,7 +43,8 @@ fn ternary(criterion: &mut Criterion) {
     let matrices: Vec<_> = (0..MATRICES).map(|m| matrix(&pool, m << 20)).collect();
     for seq in [1, 512] {
         let x = floats(seq * HIDDEN, 7);
-        let (codes, dealt) = (Int8Tokens::quantize(&x, HIDDEN), FloatTokens::new(&x, HIDDEN));
+        let (codes, dealt) =
+            (Int8Tokens::quantize(&pool, &x, HIDDEN), FloatTokens::new(&x, HIDDEN));
         let product = |kernel: &Kernel, w: &TernaryMatrix| {
             let mut y = vec![0.0; seq * INTERMEDIATE];
             kernel.ternary_int8(&pool, w, &codes, &mut y);
@@ -72,7 +73,7 @@ fn ternary(criterion: &mut Criterion) {
                     kernel.name()
                 );
             } else {
-                let alone = Int8Tokens::quantize(&x[..HIDDEN], HIDDEN);
+                let alone = Int8Tokens::quantize(&pool, &x[..HIDDEN], HIDDEN);
                 let mut first = vec![0.0; INTERMEDIATE];
                 kernel.ternary_int8(&pool, &matrices[0], &alone, &mut first);
                 assert!(
@@ -176,7 +177,7 @@ fn head(criterion: &mut Criterion) {
     let w = Int8Matrix::quantize(&pool, VOCAB, HIDDEN, |r, row| {
         row.copy_from_slice(&rows[r * HIDDEN..][..HIDDEN]);
     });
-    let tokens = Int8Tokens::quantize(&x, HIDDEN);
+    let tokens = Int8Tokens::quantize(&pool, &x, HIDDEN);
     let kernel = Kernel::detect().expect("a kernel");
     let mut exact = vec![0.0; VOCAB];
     kernel.dense(&rows, VOCAB, HIDDEN, &x, &mut exact);

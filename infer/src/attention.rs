@@ -68,7 +68,7 @@ impl Attention {
         seen: usize,
         cache: &mut LayerCache,
     ) -> Vec<f32> {
-        let x = Activations::new(x, hidden, self.quantizer);
+        let x = Activations::new(engine, x, hidden, self.quantizer);
         let mut qkv = self.qkv_proj.forward(engine, &x); // [seq, heads + 2 key_value_heads, head_dim]
         let width = self.heads * self.head_dim;
         let all = width + 2 * self.key_value_heads * self.head_dim;
@@ -90,7 +90,7 @@ impl Attention {
         if let Some(norm) = &self.attn_sub_norm {
             mixed = norm.forward(&mixed);
         }
-        self.o_proj.forward(engine, &Activations::new(&mixed, width, self.quantizer))
+        self.o_proj.forward(engine, &Activations::new(engine, &mixed, width, self.quantizer))
     }
 
     /// What the tokens read from the cache, `[seq, heads * head_dim]`.

@@ -67,7 +67,7 @@ impl Head {
         match self {
             Self::Float { rows, .. } => rows.dense(engine, x),
             Self::Ternary { linear, hidden, quantizer } => {
-                linear.forward(engine, &Activations::new(x, *hidden, *quantizer))
+                linear.forward(engine, &Activations::new(engine, x, *hidden, *quantizer))
             }
         }
     }
@@ -88,7 +88,7 @@ impl Head {
         else {
             return (0..).zip(self.logits(engine, x)).collect();
         };
-        let tokens = Int8Tokens::quantize(x, rows.width());
+        let tokens = Int8Tokens::quantize(&engine.pool, x, rows.width());
         let mut approximate = vec![0.0; codes.d_output()];
         engine.kernel.int8_rows(&engine.pool, codes, &tokens, &mut approximate);
         let found = codes.candidates(x, &tokens, &approximate, count);

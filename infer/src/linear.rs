@@ -56,9 +56,14 @@ impl<'a> Activations<'a> {
     /// # Shapes
     ///
     /// - `x`: `[seq, d_input]`
-    pub fn new(x: &'a [f32], d_input: usize, quantizer: ActivationQuantizer) -> Self {
+    pub fn new(
+        engine: &Engine,
+        x: &'a [f32],
+        d_input: usize,
+        quantizer: ActivationQuantizer,
+    ) -> Self {
         let int8 = match quantizer {
-            ActivationQuantizer::Int8 => Some(Int8Tokens::quantize(x, d_input)),
+            ActivationQuantizer::Int8 => Some(Int8Tokens::quantize(&engine.pool, x, d_input)),
             ActivationQuantizer::None => None,
         };
         Self { x, d_input, int8, float: OnceCell::new() }

@@ -84,7 +84,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let matrices: Vec<_> =
             (0..count).map(|_| matrices(&pool, d_output, d_input, &mut state)).collect();
         let x: Vec<f32> = (0..seq * d_input).map(|_| bits(&mut state) as f32 / 2e9 - 1.0).collect();
-        let x = Int8Tokens::quantize(&x, d_input);
+        let x = Int8Tokens::quantize(&pool, &x, d_input);
         let (mut y, mut z) = (vec![0.0; seq * d_output], vec![1.0; seq * d_output]);
         for (dense, sparse) in &matrices {
             kernel.ternary_int8(&pool, dense, &x, &mut y);

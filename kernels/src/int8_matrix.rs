@@ -147,28 +147,22 @@ impl Int8Matrix {
         // the bound itself.
         let rounding = (self.d_input + 8) as f64 * UNIT * of_x.max(of_coded);
         let (of_norm, of_error) = (above((of_rest + rounding) * SLACK), above(of_coded * SLACK));
-        let blocks = || {
-            let rows = approximate.chunks(COMPARED).zip(self.norms.chunks(COMPARED));
-            rows.zip(self.errors.chunks(COMPARED))
-        };
-        // The largest products that the best rows of so many blocks have at least: `count` rows have them.
-        let mut least: Vec<f32> = blocks()
-            .map(|((y, norms), errors)| largest_least(y, norms, errors, of_norm, of_error))
-            .collect();
-        if count > least.len() {
+        let mut extremes = vec![Extremes::default(); self.d_output.div_ceil(COMPARED)];
+        if count > extremes.len() {
             return (0..self.d_output).collect();
         }
+        find_extremes(approximate, &self.norms, &self.errors, of_norm, of_error, &mut extremes);
+        // `count` blocks have a row that has at least this.
+        let mut least: Vec<f32> = extremes.iter().map(|block| block.least).collect();
         let last = count.saturating_sub(1);
         let (_, &mut threshold, _) = least.select_nth_unstable_by(last, |a, b| b.total_cmp(a));
         let mut candidates = Vec::new();
-        for (block, ((y, norms), errors)) in blocks().enumerate() {
-            if reaches(y, norms, errors, of_norm, of_error, threshold) {
-                let rows = y.iter().zip(norms).zip(errors).enumerate();
-                let rows = rows.filter(|(_, ((y, norm), error))| {
-                    may_reach(**y + bound(**norm, **error, of_norm, of_error), threshold)
-                });
-                candidates.extend(rows.map(|(r, _)| block * COMPARED + r));
-            }
+        for (block, _) in extremes.iter().enumerate().filter(|(_, block)| block.most >= threshold) {
+            let first = block * COMPARED;
+            candidates.extend((first..self.d_output.min(first + COMPARED)).filter(|&r| {
+                let most = approximate[r] + bound(self.norms[r], self.errors[r], of_norm, of_error);
+                most >= threshold || most.is_nan()
+            }));
         }
         candidates
     }
@@ -180,44 +174,57 @@ fn bound(norm: f32, error: f32, of_norm: f32, of_error: f32) -> f32 {
     norm * of_norm + error * of_error
 }
 
-/// What is no number may be anything.
-#[inline(always)]
-fn may_reach(most: f32, threshold: f32) -> bool {
-    most >= threshold || most.is_nan()
+/// What the products of a block of rows are at least and at most, each the largest of its rows; what is no number may be
+/// anything.
+#[derive(Clone, Copy, Default)]
+struct Extremes {
+    least: f32,
+    most: f32,
 }
 
 simd! {
-    /// The largest of what the products of some rows are at least.
-    fn largest_least<'a>(
-        y: &'a [f32],
+    fn find_extremes<'a>(
+        approximate: &'a [f32],
         norms: &'a [f32],
         errors: &'a [f32],
         of_norm: f32,
         of_error: f32,
-    ) -> f32 {
-        let mut least = [f32::NEG_INFINITY; COMPARED];
-        for (((least, y), &norm), &error) in least.iter_mut().zip(y).zip(norms).zip(errors) {
-            *least = y - bound(norm, error, of_norm, of_error);
+        extremes: &'a mut [Extremes],
+    ) {
+        let [(y, last_y), (norms, last_norms), (errors, last_errors)] =
+            [approximate, norms, errors].map(<[f32]>::as_chunks::<COMPARED>);
+        let whole = y.iter().zip(norms).zip(errors);
+        for (((y, norms), errors), extremes) in whole.zip(&mut *extremes) {
+            *extremes = Extremes::of(y, norms, errors, of_norm, of_error);
         }
-        max(&least)
+        if let Some(extremes) = extremes.get_mut(y.len()) {
+            let (mut y, mut norms, mut errors) =
+                ([f32::NEG_INFINITY; COMPARED], [0.0; COMPARED], [0.0; COMPARED]);
+            y[..last_y.len()].copy_from_slice(last_y);
+            norms[..last_y.len()].copy_from_slice(last_norms);
+            errors[..last_y.len()].copy_from_slice(last_errors);
+            *extremes = Extremes::of(&y, &norms, &errors, of_norm, of_error);
+        }
     }
 }
 
-simd! {
-    /// Whether one of some products may be so large.
-    fn reaches<'a>(
-        y: &'a [f32],
-        norms: &'a [f32],
-        errors: &'a [f32],
+impl Extremes {
+    #[inline(always)]
+    fn of(
+        y: &[f32; COMPARED],
+        norms: &[f32; COMPARED],
+        errors: &[f32; COMPARED],
         of_norm: f32,
         of_error: f32,
-        threshold: f32,
-    ) -> bool {
-        let mut any = false;
-        for ((y, &norm), &error) in y.iter().zip(norms).zip(errors) {
-            any |= may_reach(y + bound(norm, error, of_norm, of_error), threshold);
+    ) -> Self {
+        let (mut least, mut most) = ([0.0; COMPARED], [0.0; COMPARED]);
+        for i in 0..COMPARED {
+            let bound = bound(norms[i], errors[i], of_norm, of_error);
+            least[i] = y[i] - bound;
+            let upper = y[i] + bound;
+            most[i] = if upper.is_nan() { f32::INFINITY } else { upper };
         }
-        any
+        Self { least: max(&least), most: max(&most) }
     }
 }
 

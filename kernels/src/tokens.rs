@@ -3,7 +3,9 @@
 //! Tokens are dealt into *tiles* of 12, 4 or 1, as many of the larger as fit. A tile holds, for each group of inputs that
 //! a kernel takes at once (four codes, or one float), the group of every token of the tile, one after the other.
 
+use crate::pool::Pool;
 use crate::quantize::quantize_int8;
+use crate::simd::simd;
 use crate::ternary_matrix::BLOCK;
 
 /// Sizes of tiles, largest first: 12 tokens by 32 rows are as many sums as AVX-512 has registers for.
@@ -53,21 +55,15 @@ fn with_margin(len: usize, d_input: usize) -> Vec<i8> {
     vec![0; if len < MANY * d_input { len } else { len + tokens * d_input + codes }]
 }
 
-/// Deals the entries of each token into its tile, up to `depth` of them; where a token has fewer the rest is zero.
-fn deal<T: Copy + Default, I: Iterator<Item = T>>(
-    seq: usize,
-    depth: usize,
-    token: impl Fn(usize) -> I,
-) -> Vec<T> {
-    let mut dealt = vec![T::default(); seq * depth];
-    for Tile { first, tokens } in tiles(seq) {
-        let tile = &mut dealt[first * depth..][..tokens * depth];
-        for t in 0..tokens {
-            let places = tile[t..].iter_mut().step_by(tokens);
-            places.zip(token(first + t)).for_each(|(place, entry)| *place = entry);
-        }
-    }
-    dealt
+/// Deals entries of a token, the `t`-th of its tile, to its places.
+fn deal<T: Copy>(entries: &[T], tile: &mut [T], tile_tokens: usize, t: usize) {
+    let places = tile[t..].iter_mut().step_by(tile_tokens);
+    places.zip(entries).for_each(|(place, &entry)| *place = entry);
+}
+
+/// Groups of a token's codes, whole blocks of them.
+fn depth(d_input: usize) -> usize {
+    d_input.div_ceil(BLOCK) * (BLOCK / GROUP)
 }
 
 /// Tokens as eight-bit codes, each with a scale: `x ≈ scale * code`.
@@ -93,8 +89,41 @@ pub struct FloatTokens {
     values: Vec<f32>,
 }
 
+/// Neighbouring tokens of [`Int8Tokens`].
+struct Part<'a> {
+    codes: &'a mut [i8],
+    groups: &'a mut [[i8; GROUP]],
+    sums: &'a mut [i32],
+    scales: &'a mut [f32],
+}
+
+impl Part<'_> {
+    /// Derives groups and sums from the codes.
+    fn deal(&mut self, d_input: usize) {
+        let depth = depth(d_input);
+        for Tile { first, tokens } in tiles(self.sums.len()) {
+            let tile = &mut self.groups[first * depth..][..tokens * depth];
+            for t in 0..tokens {
+                let codes = &self.codes[(first + t) * d_input..][..d_input];
+                let (whole, rest) = codes.as_chunks();
+                deal(whole, tile, tokens, t);
+                if !rest.is_empty() {
+                    tile[whole.len() * tokens + t][..rest.len()].copy_from_slice(rest);
+                }
+                self.sums[first + t] = sum(codes);
+            }
+        }
+    }
+}
+
+simd! {
+    fn sum<'a>(codes: &'a [i8]) -> i32 {
+        codes.iter().map(|&code| i32::from(code)).sum()
+    }
+}
+
 impl Int8Tokens {
-    /// Quantizes each token ([`quantize_int8`]).
+    /// Quantizes each token ([`quantize_int8`]), on all threads where there are many.
     ///
     /// # Shapes
     ///
@@ -103,11 +132,20 @@ impl Int8Tokens {
     /// # Panics
     ///
     /// If `x` is not whole tokens, or `d_input` is 0.
-    pub fn quantize(x: &[f32], d_input: usize) -> Self {
-        let mut codes = with_margin(x.len(), d_input);
-        let tokens = x.chunks_exact(d_input).zip(codes.chunks_exact_mut(d_input));
-        let scales = tokens.map(|(x, codes)| quantize_int8(x, codes)).collect();
-        Self::deal(codes, scales, d_input)
+    pub fn quantize(pool: &Pool, x: &[f32], d_input: usize) -> Self {
+        assert!(d_input > 0 && x.len().is_multiple_of(d_input), "whole tokens");
+        let mut tokens = Self::zeros(x.len() / d_input, d_input);
+        let mut tiles: Vec<_> = x.chunks(TILES[0] * d_input).zip(tokens.parts()).collect();
+        pool.write_chunks(&mut tiles, 1, |_, tiles| {
+            for (x, part) in tiles {
+                let rows = x.chunks_exact(d_input).zip(part.codes.chunks_exact_mut(d_input));
+                for ((x, codes), scale) in rows.zip(&mut *part.scales) {
+                    *scale = quantize_int8(x, codes);
+                }
+                part.deal(d_input);
+            }
+        });
+        tokens
     }
 
     /// Takes codes and their scales.
@@ -122,23 +160,31 @@ impl Int8Tokens {
     pub fn new(codes: &[i8], scales: Vec<f32>, d_input: usize) -> Self {
         assert!(d_input > 0, "tokens of something");
         assert_eq!(Some(codes.len()), scales.len().checked_mul(d_input), "whole tokens");
-        let mut with_margin = with_margin(codes.len(), d_input);
-        with_margin[..codes.len()].copy_from_slice(codes);
-        Self::deal(with_margin, scales, d_input)
+        let mut tokens = Self::zeros(scales.len(), d_input);
+        tokens.codes[..codes.len()].copy_from_slice(codes);
+        tokens.scales = scales;
+        tokens.parts().for_each(|mut part| part.deal(d_input));
+        tokens
     }
 
-    fn deal(codes: Vec<i8>, scales: Vec<f32>, d_input: usize) -> Self {
-        let depth = d_input.div_ceil(BLOCK) * (BLOCK / GROUP);
-        let groups = deal(scales.len(), depth, |t| {
-            codes[t * d_input..][..d_input].chunks(GROUP).map(|codes| {
-                let mut group = [0; GROUP];
-                group[..codes.len()].copy_from_slice(codes);
-                group
-            })
-        });
-        let sum = |token: &[i8]| token.iter().map(|&code| i32::from(code)).sum();
-        let sums = codes.chunks_exact(d_input).take(scales.len()).map(sum).collect();
-        Self { d_input, codes, groups, sums, scales }
+    fn zeros(seq: usize, d_input: usize) -> Self {
+        Self {
+            d_input,
+            codes: with_margin(seq * d_input, d_input),
+            groups: vec![[0; GROUP]; seq * depth(d_input)],
+            sums: vec![0; seq],
+            scales: vec![0.0; seq],
+        }
+    }
+
+    /// The tokens in runs of the largest tile; the last may be shorter.
+    fn parts(&mut self) -> impl Iterator<Item = Part<'_>> {
+        let Self { d_input, codes, groups, sums, scales } = self;
+        let codes = codes[..scales.len() * *d_input].chunks_mut(TILES[0] * *d_input);
+        let groups = groups.chunks_mut(TILES[0] * depth(*d_input));
+        let of_tokens = sums.chunks_mut(TILES[0]).zip(scales.chunks_mut(TILES[0]));
+        let parts = codes.zip(groups).zip(of_tokens);
+        parts.map(|((codes, groups), (sums, scales))| Part { codes, groups, sums, scales })
     }
 
     /// `scale * code`, `[seq, d_input]`.
@@ -183,7 +229,7 @@ impl Int8Tokens {
 
     /// `[groups, tokens]`.
     pub(crate) fn tile(&self, tile: Tile) -> &[[i8; GROUP]] {
-        let depth = self.d_input.div_ceil(BLOCK) * (BLOCK / GROUP);
+        let depth = depth(self.d_input);
         &self.groups[tile.first * depth..][..tile.tokens * depth]
     }
 }
@@ -200,7 +246,13 @@ impl FloatTokens {
         assert!(d_input > 0 && x.len().is_multiple_of(d_input), "whole tokens");
         let seq = x.len() / d_input;
         let depth = d_input.next_multiple_of(BLOCK);
-        let values = deal(seq, depth, |t| x[t * d_input..][..d_input].iter().copied());
+        let mut values = vec![0.0; seq * depth];
+        for Tile { first, tokens } in tiles(seq) {
+            let tile = &mut values[first * depth..][..tokens * depth];
+            for t in 0..tokens {
+                deal(&x[(first + t) * d_input..][..d_input], tile, tokens, t);
+            }
+        }
         Self { d_input, seq, values }
     }
 

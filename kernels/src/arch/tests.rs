@@ -129,7 +129,7 @@ fn two_four_gives_the_bits_of_the_dense_matrix_on_any_number_of_threads() {
                 (0..d_output * d_input / 4).map(|_| noise.bits() as usize % 32).collect();
             let (sparse, dense, _) = two_four(&codes, d_input, 0.37);
             let floats = noise.floats(seq * d_input);
-            let int8 = Int8Tokens::quantize(&floats, d_input);
+            let int8 = Int8Tokens::quantize(&pools[1], &floats, d_input);
             let floats = FloatTokens::new(&floats, d_input);
             let mut expected = [vec![0.0; seq * d_output], vec![0.0; seq * d_output]];
             kernel.ternary_int8(&pools[0], &dense, &int8, &mut expected[0]);
@@ -294,7 +294,7 @@ fn threads_and_neighbours_change_no_bit() {
         let run = |pool: &Pool, x: &[f32]| {
             let seq = x.len() / d_input;
             let (mut int8, mut float) = (vec![0.0; seq * d_output], vec![0.0; seq * d_output]);
-            kernel.ternary_int8(pool, &w, &Int8Tokens::quantize(x, d_input), &mut int8);
+            kernel.ternary_int8(pool, &w, &Int8Tokens::quantize(pool, x, d_input), &mut int8);
             kernel.ternary_f32(pool, &w, &FloatTokens::new(x, d_input), &mut float);
             (bits(&int8), bits(&float))
         };
@@ -357,7 +357,7 @@ fn the_largest_products_are_among_the_candidates_and_they_are_few() {
         let x = noise.floats(d_input);
         let mut exact = vec![0.0; d_output];
         kernel.dense(&rows, d_output, d_input, &x, &mut exact);
-        let codes = Int8Tokens::quantize(&x, d_input);
+        let codes = Int8Tokens::quantize(&pool, &x, d_input);
         let mut approximate = vec![0.0; d_output];
         kernel.int8_rows(&pool, &w, &codes, &mut approximate);
         let mut order: Vec<usize> = (0..d_output).collect();
@@ -374,7 +374,7 @@ fn the_largest_products_are_among_the_candidates_and_they_are_few() {
         row.fill(if r % 2 == 0 { 1.0 } else { 0.5 })
     });
     let x = [1.0; 4];
-    let codes = Int8Tokens::quantize(&x, 4);
+    let codes = Int8Tokens::quantize(&pool, &x, 4);
     let mut approximate = vec![0.0; 50];
     kernel.int8_rows(&pool, &w, &codes, &mut approximate);
     assert_eq!(w.candidates(&x, &codes, &approximate, 1).len(), 25);
@@ -431,12 +431,12 @@ fn a_kernel_is_chosen_by_name_or_refused() {
         kernel.ternary_int8(
             &pool,
             &matrix(&[1; 6], 3, 1.0),
-            &Int8Tokens::quantize(&[], 3),
+            &Int8Tokens::quantize(&pool, &[], 3),
             &mut [],
         );
-        let none = Int8Tokens::quantize(&[], 4);
+        let none = Int8Tokens::quantize(&pool, &[], 4);
         kernel.sparse_int8(&pool, &two_four(&[1; 6], 4, 1.0).0, &none, &mut []);
-        let one = Int8Tokens::quantize(&[1.0; 4], 4);
+        let one = Int8Tokens::quantize(&pool, &[1.0; 4], 4);
         kernel.sparse_int8(&pool, &two_four(&[], 4, 1.0).0, &one, &mut []);
         kernel.dense(&[], 0, 3, &[0.0; 3], &mut []);
     }
