@@ -135,7 +135,7 @@ fn two_four(criterion: &mut Criterion) {
         let pairs: Vec<_> =
             (0..2 * MATRICES).map(|m| pair(&pool, d_output, d_input, m << 20)).collect();
         for (kernel, seq) in kernels.iter().flat_map(|kernel| [1, 8, 12].map(|seq| (kernel, seq))) {
-            let x = Int8Tokens::quantize(&floats(seq * d_input, 7), d_input);
+            let x = Int8Tokens::quantize(&pool, &floats(seq * d_input, 7), d_input);
             let dense = |w: &TernaryMatrix| {
                 let mut y = vec![0.0; seq * d_output];
                 kernel.ternary_int8(&pool, w, &x, &mut y);
