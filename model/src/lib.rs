@@ -14,5 +14,6 @@ pub mod fused;
 pub mod mlp;
 pub mod norm;
 pub mod parameters;
+pub mod profile;
 
 pub use decoder::Decoder;

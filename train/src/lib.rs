@@ -15,6 +15,7 @@ mod muon;
 pub mod optimizer;
 pub mod plan;
 mod preset;
+pub mod profile;
 pub mod reference;
 pub mod rehearsal;
 pub mod schedule;

@@ -11,6 +11,7 @@ use tern_kernels::train::gemm::{Matrix, matmul};
 use tern_kernels::train::pool;
 
 use super::flex::{contiguous, fusible, recycle, sides, tensor, values};
+use crate::profile::{Span, span};
 
 /// `y = x * w^T`. Backward: `dx = dy * w`, `dw = dy^T * x`, each only where its input is tracked.
 ///
@@ -23,12 +24,24 @@ pub fn linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
     if !fusible(&x) || !fusible(&w) {
         return plain_linear(x, w);
     }
+    let _span = product_span("linear", x.dims(), w.dims(), 1);
     Tensor::from_dispatch(<Dispatch as Linear>::fused_linear(x.into_dispatch(), w.into_dispatch()))
 }
 
 /// [`linear`] composed of Burn's operations.
 pub fn plain_linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
     x.matmul(w.transpose())
+}
+
+/// A span of so many products as large as that of `[rows, d_input]` and `[d_output, d_input]`.
+pub(super) fn product_span(
+    name: &'static str,
+    [rows, d_input]: [usize; 2],
+    [d_output, _]: [usize; 2],
+    products: usize,
+) -> Span {
+    let multiplications = products * rows * d_input * d_output;
+    span(name, [rows, d_input, d_output], 2 * multiplications as u64)
 }
 
 #[backend_extension(Flex, Autodiff)]
@@ -75,6 +88,8 @@ impl Backward<Flex, 2> for LinearBackward {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (x, w) = ops.state;
+        let products = ops.parents.iter().flatten().count();
+        let _span = product_span("linear", sides(&x), sides(&w), products);
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let [x_node, w_node] = ops.parents;
         if let Some(node) = w_node {

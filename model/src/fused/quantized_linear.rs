@@ -13,7 +13,7 @@ use tern_kernels::train::pool;
 
 use super::fake_quantize::{plain_int8_codes, plain_trits, straight_through};
 use super::flex::{contiguous, fusible, recycle, sides, tensor, values};
-use super::linear::plain_linear;
+use super::linear::{plain_linear, product_span};
 
 /// `y = (codes(x) * trits(w)^T) * scale_x * scale_w`, with the quantizers of [`super::fake_quantize_int8`] and
 /// [`super::fake_ternarize`]: the product is a sum of integers, exact in f32 up to a `d_input` of 132,104, and scaled
@@ -29,6 +29,7 @@ pub fn quantized_linear(x: Tensor<2>, w: Tensor<2>, extra_eps: f64) -> Tensor<2>
     if !fusible(&x) || !fusible(&w) {
         return plain_quantized_linear(x, w, extra_eps);
     }
+    let _span = product_span("quantized_linear", x.dims(), w.dims(), 1);
     let (x, w) = (x.into_dispatch(), w.into_dispatch());
     Tensor::from_dispatch(<Dispatch as QuantizedLinear>::fused_quantized_linear(x, w, extra_eps))
 }
@@ -138,6 +139,9 @@ impl Backward<Flex, 2> for QuantizedLinearBackward {
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let quantized = ops.state;
         let Quantized { rows, d_input, d_output, scale, .. } = quantized;
+        let products = ops.parents.iter().flatten().count();
+        let (x_sides, w_sides) = ([rows, d_input], [d_output, d_input]);
+        let _span = product_span("quantized_linear", x_sides, w_sides, products);
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let [x_node, w_node] = ops.parents;
         if let Some(node) = x_node {
