@@ -332,6 +332,66 @@ fn a_setting_is_refused_with_the_place_where_it_was_set() {
 }
 
 #[test]
+fn a_profile_says_where_the_time_of_a_step_goes() {
+    let place = Workplace::new();
+    let profile = ["train", "run.toml", "--profile", "2"];
+    let table = place.done(&profile);
+    for words in [
+        "forward ",
+        "  ternary_linear 64x32x64 ",
+        "  attention 2x32x2x2x16 ",
+        "  between operations ",
+        "backward ",
+        "optimizer ",
+        "  adamw ",
+        "in all ",
+        "100.0%\n",
+        "\n2 steps of 128 random tokens on cpu: ",
+        " in f32",
+    ] {
+        assert!(table.contains(words), "{words:?}: {table}");
+    }
+    assert!(!place.path("runs").exists(), "a profile writes nothing");
+
+    place.done(&["data", "prepare", "run.toml", "--out", "d"]);
+    let found = json(&place.done(&[&["--json"], &profile[..], &["--data", "d"]].concat()));
+    assert_eq!(found["steps"], 2);
+    assert_eq!(found["tokens"], 2 * 128);
+    assert_eq!(found["tokens_are_random"], false);
+    let rows = found["rows"].as_array().unwrap();
+    let sum = |key: &str| rows.iter().map(|row| row[key].as_f64().unwrap()).sum::<f64>();
+    assert!((sum("share") - 1.0).abs() < 1e-9, "{found}");
+    assert!((sum("seconds") / found["seconds"].as_f64().unwrap() - 1.0).abs() < 1e-9, "{found}");
+    let linear = |phase: &str| {
+        let of = |row: &&serde_json::Value| {
+            row["phase"] == phase && row["operation"] == "ternary_linear 64x32x64"
+        };
+        rows.iter().find(of).unwrap_or_else(|| panic!("{found}"))
+    };
+    // Gate and up of two blocks, two micro-batches, two steps; each product is 2 * 64 * 32 * 64.
+    assert_eq!(linear("forward")["calls"], 16);
+    assert_eq!(linear("backward")["calls"], 16);
+    assert_eq!(linear("forward")["flop"], 16 * 2 * 64 * 32 * 64);
+    assert_eq!(linear("backward")["flop"], 32 * 2 * 64 * 32 * 64);
+    let used = &found["utilization"];
+    assert!(used["of_model"].as_f64().unwrap() > 0.0 && used["threads"].as_u64().unwrap() > 0);
+
+    // Other devices compute after an operation has returned.
+    let found = json(&place.done(&[&["--json"], &profile[..], &["--device", "ndarray"]].concat()));
+    let rows = found["rows"].as_array().unwrap();
+    assert!(rows.iter().all(|row| row["operation"].is_null()) && rows.len() > 4, "{found}");
+    assert!(found["utilization"].is_null(), "{found}");
+    let table = place.done(&[&profile[..], &["--device", "ndarray"]].concat());
+    assert!(table.contains("Phases alone: ndarray composes Burn's operations"), "{table}");
+
+    let message = place.failed(&[&profile[..], &["--data", "nothing"]].concat());
+    assert!(message.contains("nothing"), "{message}");
+    let output = place.tern(&["train", "run.toml", "--profile", "0"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(!place.path("runs").exists(), "a profile writes nothing");
+}
+
+#[test]
 fn a_dry_run_finds_what_the_run_would_lack() {
     let place = Workplace::new();
     let dry = |more: &[&'static str]| [&["train", "run.toml", "--dry-run"][..], more].concat();

@@ -3,6 +3,7 @@
 //! Each file holds one operation three times: the public function, its `plain_` composition of ordinary Burn operations,
 //! and the extension that binds `tern_kernels::train` to Burn's Flex backend and its autodiff. The public function takes
 //! the fused path for f32 tensors on a Flex device and the plain one everywhere else; the tests hold the two together.
+//! Both passes of the fused path are spans of [`crate::profile`].
 
 mod activation;
 mod adamw;

@@ -15,6 +15,7 @@ pub mod mlp;
 pub mod norm;
 pub mod parameters;
 pub mod precision;
+pub mod profile;
 
 pub use decoder::Decoder;
 pub use precision::Precision;

@@ -19,6 +19,7 @@ use tern_datasets::prepare::Prepared;
 mod dashboard;
 pub(crate) mod dry_run;
 mod lines;
+mod profile;
 mod progress;
 mod screen;
 mod session;
@@ -33,6 +34,7 @@ pub(crate) use view::Show;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   tern train my.toml --dry-run
+  tern train my.toml --profile 5
   tern train my.toml train.steps=500 model.quantizer=none --out runs/float
   tern train --resume --out runs/my")]
 pub(crate) struct Arguments {
@@ -59,6 +61,11 @@ pub(crate) struct Arguments {
     /// cost; texts are not read, nothing is written.
     #[arg(long)]
     dry_run: bool,
+    /// Take so many steps in memory, on the prepared tokens or else on random ones, and say where their time goes, operation
+    /// by operation; nothing is written.
+    #[arg(long, value_name = "STEPS", conflicts_with = "dry_run")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    profile: Option<u64>,
     /// Save and leave after this step; the schedule stays that of all steps.
     #[arg(long, value_name = "STEP")]
     stop_at: Option<u64>,
@@ -128,6 +135,14 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
             None => drop(open()?),
         }
         return dry_run::run(&config, &arguments.device, &data_directory, terminal);
+    }
+    if let Some(steps) = arguments.profile {
+        // Tokens that were named must be there; those that the run would make need not.
+        let data = match source {
+            Some(_) => open().ok(),
+            None => Some(open()?),
+        };
+        return profile::run(&config, &arguments.device, data.as_ref(), steps, terminal);
     }
     let interrupted = interruptions()?;
     let _lock = directory.lock()?;

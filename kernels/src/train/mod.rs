@@ -22,6 +22,7 @@ pub mod fake_quantize;
 pub mod gemm;
 pub mod newton_schulz;
 pub mod norm;
+pub mod peak;
 pub mod pool;
 
 #[cfg(test)]

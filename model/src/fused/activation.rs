@@ -11,6 +11,7 @@ pub use tern_kernels::train::activation::Activation;
 use tern_kernels::train::{activation as kernels, pool};
 
 use super::flex::{contiguous, fusible, recycle, sides, tensor, values};
+use crate::profile::span;
 
 /// `f(x)`.
 ///
@@ -22,6 +23,7 @@ pub fn activate(f: Activation, x: Tensor<2>) -> Tensor<2> {
     if !fusible(&x) {
         return plain_activate(f, x);
     }
+    let _span = span("activate", x.dims(), 0);
     Tensor::from_dispatch(<Dispatch as Activate>::fused_activate(x.into_dispatch(), f))
 }
 
@@ -47,6 +49,7 @@ pub fn gate(f: Activation, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     if !fusible(&gate) || !fusible(&up) {
         return plain_gate(f, gate, up);
     }
+    let _span = span("gate", gate.dims(), 0);
     let (gate, up) = (gate.into_dispatch(), up.into_dispatch());
     Tensor::from_dispatch(<Dispatch as Activate>::fused_gate(gate, up, f))
 }
@@ -117,6 +120,7 @@ impl Backward<Flex, 1> for ActivateBackward {
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (x, f) = ops.state;
+        let _span = span("activate", sides(&x), 0);
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         if let [Some(node)] = ops.parents {
             let mut dx = pool::take(values(&x).len());
@@ -137,6 +141,7 @@ impl Backward<Flex, 2> for GateBackward {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (gate, up, f) = ops.state;
+        let _span = span("gate", sides(&gate), 0);
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let shape = sides(&gate);
         let len = values(&gate).len();

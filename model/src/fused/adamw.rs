@@ -5,6 +5,7 @@ pub use tern_kernels::train::adamw::AdamW;
 
 use super::flex::fusible;
 use crate::parameters::values;
+use crate::profile::span;
 
 /// A parameter and its two moments, `[n]` each, without autodiff.
 pub struct Moved {
@@ -21,6 +22,7 @@ pub fn adamw(step: &AdamW, moved: Moved, g: Tensor<1>) -> Moved {
     if !fusible(&moved.p) || !fusible(&g) {
         return plain_adamw(step, moved, g);
     }
+    let _span = span("adamw", [], 0);
     let device = g.device();
     let Moved { p, m, v } = moved;
     let [mut p, mut m, mut v, g] = [p, m, v, g].map(values);

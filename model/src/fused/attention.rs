@@ -15,6 +15,7 @@ use tern_kernels::train::attention::{Rope, Saved, attention, attention_backward}
 use tern_kernels::train::pool;
 
 use super::flex::{contiguous, fusible, recycle, sides, tensor, values};
+use crate::profile::{Span, span};
 
 /// Cosines and sines of the rotation by position, each `[positions, head_dim / 2]`; cheap to clone.
 #[derive(Debug, Clone)]
@@ -59,6 +60,7 @@ pub fn causal_attention(
     if !fusible(&q) || !fusible(&k) || !fusible(&v) {
         return plain_causal_attention(q, k, v, shape, rope);
     }
+    let _span = attention_span(shape, FORWARD_PRODUCTS);
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
     Tensor::from_dispatch(<Dispatch as Attention>::fused_attention(q, k, v, shape, rope.cloned()))
 }
@@ -112,6 +114,20 @@ fn rotate(
     let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
     let left = a.clone() * cos.clone() - b.clone() * sin.clone();
     Tensor::cat(vec![left, b * cos + a * sin], 3)
+}
+
+/// Scores, and the sum of the values.
+const FORWARD_PRODUCTS: usize = 2;
+
+/// The scores again, and the gradients of weights, queries, keys and values.
+const BACKWARD_PRODUCTS: usize = 5;
+
+/// A span of products over the pairs of a query and a key that it sees.
+fn attention_span(shape: AttentionShape, products: usize) -> Span {
+    let AttentionShape { batch, seq, heads, key_value_heads, head_dim } = shape;
+    let pairs = batch * heads * seq * (seq + 1) / 2;
+    let sides = [batch, seq, heads, key_value_heads, head_dim];
+    span("attention", sides, 2 * (products * pairs * head_dim) as u64)
 }
 
 #[backend_extension(Flex, Autodiff)]
@@ -193,6 +209,7 @@ impl Backward<Flex, 3> for AttentionBackward {
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let AttentionState { inputs, out, lse, shape, rope } = ops.state;
+        let _span = attention_span(shape, BACKWARD_PRODUCTS);
         let dout = contiguous(grads.consume::<Flex>(&ops.node));
         let mut gradients = inputs.each_ref().map(|x| pool::take(values(x).len()));
         attention_backward(

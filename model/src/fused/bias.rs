@@ -10,6 +10,7 @@ use burn_flex::FlexTensor;
 use tern_kernels::train::bias as kernels;
 
 use super::flex::{contiguous, fusible, owned, recycle, sides, tensor, values};
+use crate::profile::span;
 
 /// `x + bias` for each row. Backward: `dx = dy`, `dbias` = the sum of the rows of `dy`.
 ///
@@ -22,6 +23,7 @@ pub fn add_bias(x: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
     if !fusible(&x) || !fusible(&bias) {
         return plain_add_bias(x, bias);
     }
+    let _span = span("add_bias", x.dims(), 0);
     let (x, bias) = (x.into_dispatch(), bias.into_dispatch());
     Tensor::from_dispatch(<Dispatch as AddBias>::fused_add_bias(x, bias))
 }
@@ -63,6 +65,7 @@ impl Backward<Flex, 2> for AddBiasBackward {
 
     fn backward(self, ops: Ops<(), 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
+        let _span = span("add_bias", sides(&dy), 0);
         let [x_node, bias_node] = ops.parents;
         if let Some(node) = bias_node {
             let mut dbias = vec![0.0; sides(&dy)[1]];

@@ -10,6 +10,7 @@ use burn_flex::FlexTensor;
 use tern_kernels::train::cross_entropy as kernels;
 
 use super::flex::{contiguous, fusible, ids, owned, recycle, sides, tensor, values};
+use crate::profile::span;
 
 /// Mean over the rows of `-ln softmax(logits)[target]`, in nats.
 ///
@@ -26,6 +27,7 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     if !fusible(&logits) {
         return plain_cross_entropy(logits, targets);
     }
+    let _span = span("cross_entropy", logits.dims(), 0);
     let (logits, targets) = (logits.into_dispatch(), targets.into_dispatch());
     Tensor::from_dispatch(<Dispatch as CrossEntropy>::fused_cross_entropy(logits, targets))
 }
@@ -84,6 +86,7 @@ impl Backward<Flex, 1> for CrossEntropyBackward {
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let factor = values(&dy)[0];
         let mut gradient = ops.state;
+        let _span = span("cross_entropy", sides(&gradient), 0);
         if factor != 1.0 {
             gradient.storage_mut::<f32>().iter_mut().for_each(|g| *g *= factor);
         }

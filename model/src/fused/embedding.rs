@@ -10,6 +10,7 @@ use burn_flex::FlexTensor;
 use tern_kernels::train::{embedding as kernels, pool};
 
 use super::flex::{contiguous, fusible, recycle, sides, tensor, values};
+use crate::profile::span;
 
 /// `y[row] = table[ids[row]]`.
 ///
@@ -26,6 +27,7 @@ pub fn embedding(table: Tensor<2>, ids: Tensor<1, Int>) -> Tensor<2> {
     if !fusible(&table) {
         return plain_embedding(table, ids);
     }
+    let _span = span("embedding", [ids.dims()[0], table.dims()[1]], 0);
     let (table, ids) = (table.into_dispatch(), ids.into_dispatch());
     Tensor::from_dispatch(<Dispatch as Embedding>::fused_embedding(table, ids))
 }
@@ -74,6 +76,7 @@ impl Backward<Flex, 1> for EmbeddingBackward {
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (ids, [vocab, hidden]) = ops.state;
+        let _span = span("embedding", [ids.len(), hidden], 0);
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         if let [Some(node)] = ops.parents {
             let mut dtable = pool::take(vocab * hidden);

@@ -12,6 +12,7 @@ use tern_kernels::train::pool;
 use tern_kernels::{quantize, ternarize};
 
 use super::flex::{contiguous, fusible, sides, tensor, values};
+use crate::profile::span;
 
 /// `scale * trits` with `k = 1 / (max(mean(|w|), 1e-5) + extra_eps)` over the whole tensor,
 /// `trits = clamp(round(w * k), -1, 1)`, halves to even, and `scale = 1 / k` (absmean, arXiv:2402.17764 section 2).
@@ -24,6 +25,7 @@ pub fn fake_ternarize(w: Tensor<2>, extra_eps: f64) -> Tensor<2> {
     if !fusible(&w) {
         return plain_fake_ternarize(w, extra_eps);
     }
+    let _span = span("fake_ternarize", w.dims(), 0);
     let w = w.into_dispatch();
     Tensor::from_dispatch(<Dispatch as FakeQuantize>::fused_fake_ternarize(w, extra_eps))
 }
@@ -51,6 +53,7 @@ pub fn fake_quantize_int8(x: Tensor<2>) -> Tensor<2> {
     if !fusible(&x) {
         return plain_fake_quantize_int8(x);
     }
+    let _span = span("fake_quantize_int8", x.dims(), 0);
     Tensor::from_dispatch(<Dispatch as FakeQuantize>::fused_fake_quantize_int8(x.into_dispatch()))
 }
 

@@ -10,6 +10,7 @@ use burn_flex::FlexTensor;
 use tern_kernels::train::{norm, pool};
 
 use super::flex::{contiguous, fusible, recycle, sides, tensor, values};
+use crate::profile::span;
 
 /// `y = (x - mean) / sqrt(variance + eps) * gain + bias` for each row, the variance that of the row itself
 /// (arXiv:1607.06450).
@@ -23,6 +24,7 @@ pub fn layer_norm(x: Tensor<2>, gain: Tensor<1>, bias: Tensor<1>, eps: f32) -> T
     if !fusible(&x) || !fusible(&gain) || !fusible(&bias) {
         return plain_layer_norm(x, gain, bias, eps);
     }
+    let _span = span("layer_norm", x.dims(), 0);
     let (x, gain, bias) = (x.into_dispatch(), gain.into_dispatch(), bias.into_dispatch());
     Tensor::from_dispatch(<Dispatch as LayerNorm>::fused_layer_norm(x, gain, bias, eps))
 }
@@ -81,6 +83,7 @@ impl Backward<Flex, 3> for LayerNormBackward {
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (x, gain, eps) = ops.state;
+        let _span = span("layer_norm", sides(&x), 0);
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let [rows, hidden] = sides(&x);
         let mut dx = pool::take(rows * hidden);

@@ -12,6 +12,7 @@ use tern_kernels::train::pool;
 
 use super::flex::{contiguous, fusible, recycle, sides, tensor, values};
 use crate::precision::Precision;
+use crate::profile::{Span, span};
 
 /// `y = x * w^T`. Backward: `dx = dy * w`, `dw = dy^T * x`, each only where its input is tracked. `precision` is that of
 /// all three products on the CPU; other devices have their own.
@@ -25,6 +26,7 @@ pub fn linear(x: Tensor<2>, w: Tensor<2>, precision: Precision) -> Tensor<2> {
     if !fusible(&x) || !fusible(&w) {
         return plain_linear(x, w);
     }
+    let _span = product_span("linear", x.dims(), w.dims(), 1);
     let (x, w) = (x.into_dispatch(), w.into_dispatch());
     Tensor::from_dispatch(<Dispatch as Linear>::fused_linear(x, w, precision))
 }
@@ -32,6 +34,17 @@ pub fn linear(x: Tensor<2>, w: Tensor<2>, precision: Precision) -> Tensor<2> {
 /// [`linear`] composed of Burn's operations.
 pub fn plain_linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
     x.matmul(w.transpose())
+}
+
+/// A span of so many products as large as that of `[rows, d_input]` and `[d_output, d_input]`.
+pub(super) fn product_span(
+    name: &'static str,
+    [rows, d_input]: [usize; 2],
+    [d_output, _]: [usize; 2],
+    products: usize,
+) -> Span {
+    let multiplications = products * rows * d_input * d_output;
+    span(name, [rows, d_input, d_output], 2 * multiplications as u64)
 }
 
 #[backend_extension(Flex, Autodiff)]
@@ -88,6 +101,8 @@ impl Backward<Flex, 2> for LinearBackward {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (x, w, precision) = ops.state;
+        let products = ops.parents.iter().flatten().count();
+        let _span = product_span("linear", sides(&x), sides(&w), products);
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let [x_node, w_node] = ops.parents;
         if let Some(node) = w_node {

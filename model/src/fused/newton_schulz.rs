@@ -5,6 +5,7 @@ use tern_kernels::train::newton_schulz::{self as kernel, COEFFICIENTS, EPS};
 
 use super::flex::fusible;
 use crate::parameters::values;
+use crate::profile::span;
 
 /// Orthogonalizes a matrix without autodiff, in f32; see [`kernel::newton_schulz`].
 ///
@@ -17,6 +18,10 @@ pub fn newton_schulz(x: Tensor<2>, steps: u32) -> Tensor<2> {
         return plain_newton_schulz(x, steps);
     }
     let (shape, device) = (x.dims(), x.device());
+    // In each iteration two products of [short, short] with [short, long] and one of [short, short] with itself.
+    let (short, long) = (shape[0].min(shape[1]), shape[0].max(shape[1]));
+    let multiplications = 2 * short * short * long + short * short * short;
+    let _span = span("newton_schulz", shape, 2 * multiplications as u64 * u64::from(steps));
     let x = kernel::newton_schulz(values(x), shape, steps);
     Tensor::from_data(TensorData::new(x, shape), &device)
 }

@@ -10,6 +10,7 @@ use burn_flex::FlexTensor;
 use tern_kernels::train::{norm, pool};
 
 use super::flex::{contiguous, fusible, recycle, sides, tensor, values};
+use crate::profile::span;
 
 /// `y = x / sqrt(mean(x^2) + eps) * gain` for each row (arXiv:1910.07467).
 ///
@@ -22,6 +23,7 @@ pub fn rms_norm(x: Tensor<2>, gain: Tensor<1>, eps: f32) -> Tensor<2> {
     if !fusible(&x) || !fusible(&gain) {
         return plain_rms_norm(x, gain, eps);
     }
+    let _span = span("rms_norm", x.dims(), 0);
     let (x, gain) = (x.into_dispatch(), gain.into_dispatch());
     Tensor::from_dispatch(<Dispatch as RmsNorm>::fused_rms_norm(x, gain, eps))
 }
@@ -72,6 +74,7 @@ impl Backward<Flex, 2> for RmsNormBackward {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (x, gain, eps) = ops.state;
+        let _span = span("rms_norm", sides(&x), 0);
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let [rows, hidden] = sides(&x);
         let (mut dx, mut dgain) = (pool::take(rows * hidden), vec![0.0; hidden]);

@@ -13,7 +13,7 @@ use tern_kernels::train::pool;
 
 use super::fake_quantize::{plain_fake_ternarize, plain_int8_codes, plain_trits, straight_through};
 use super::flex::{contiguous, fusible, recycle, sides, tensor, values};
-use super::linear::{matrix, plain_linear, product};
+use super::linear::{matrix, plain_linear, product, product_span};
 use crate::precision::Precision;
 
 /// `y = (x * trits(w)^T) * scale_w` with the quantizer of [`super::fake_ternarize`]: trits are exact in every precision, and
@@ -74,6 +74,7 @@ pub fn plain_quantized_linear(x: Tensor<2>, w: Tensor<2>, extra_eps: f64) -> Ten
 }
 
 fn fused(x: Tensor<2>, w: Tensor<2>, quantizer: Quantizer) -> Tensor<2> {
+    let _span = product_span(quantizer.name(), x.dims(), w.dims(), 1);
     let (x, w) = (x.into_dispatch(), w.into_dispatch());
     Tensor::from_dispatch(<Dispatch as TernaryLinear>::fused_ternary_linear(x, w, quantizer))
 }
@@ -85,6 +86,12 @@ struct Quantizer {
     /// Whether the inputs become codes.
     int8: bool,
     precision: Precision,
+}
+
+impl Quantizer {
+    fn name(self) -> &'static str {
+        if self.int8 { "quantized_linear" } else { "ternary_linear" }
+    }
 }
 
 #[backend_extension(Flex, Autodiff)]
@@ -111,12 +118,12 @@ struct Sides {
     /// `[d_output, d_input]`
     trits: FlexTensor,
     scale: f32,
-    precision: Precision,
+    quantizer: Quantizer,
 }
 
 impl Sides {
     fn new(x: FlexTensor, w: &FlexTensor, quantizer: Quantizer) -> Self {
-        let Quantizer { extra_eps, int8, precision } = quantizer;
+        let Quantizer { extra_eps, int8, .. } = quantizer;
         let mut ternary = pool::take(values(w).len());
         let scale = trits(values(w), extra_eps, &mut ternary);
         let inputs = if int8 {
@@ -128,7 +135,7 @@ impl Sides {
         } else {
             Inputs::Floats(x)
         };
-        Self { inputs, trits: tensor(ternary, sides(w)), scale, precision }
+        Self { inputs, trits: tensor(ternary, sides(w)), scale, quantizer }
     }
 
     fn inputs(&self) -> Matrix<'_> {
@@ -142,7 +149,7 @@ impl Sides {
         let shape = [inputs.shape()[0], trits.shape()[0]];
         let y = match &self.inputs {
             Inputs::Floats(_) => {
-                let mut y = product(inputs, trits.transposed(), self.precision);
+                let mut y = product(inputs, trits.transposed(), self.quantizer.precision);
                 scale(&mut y, self.scale);
                 y
             }
@@ -204,17 +211,22 @@ impl Backward<Flex, 2> for TernaryLinearBackward {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let both = ops.state;
+        let products = ops.parents.iter().flatten().count();
+        let shape = both.inputs().shape();
+        let _span = product_span(both.quantizer.name(), shape, sides(&both.trits), products);
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let [x_node, w_node] = ops.parents;
         if let Some(node) = x_node {
-            let mut dx = product(matrix(&dy), matrix(&both.trits), both.precision);
+            let mut dx = product(matrix(&dy), matrix(&both.trits), both.quantizer.precision);
             scale(&mut dx, both.scale);
             let shape = [sides(&dy)[0], sides(&both.trits)[1]];
             grads.register::<Flex>(node.id, tensor(dx, shape));
         }
         if let Some(node) = w_node {
             let dw = match &both.inputs {
-                Inputs::Floats(x) => product(matrix(&dy).transposed(), matrix(x), both.precision),
+                Inputs::Floats(x) => {
+                    product(matrix(&dy).transposed(), matrix(x), both.quantizer.precision)
+                }
                 Inputs::Codes(codes, scales) => {
                     // The inputs again, as the product saw them.
                     let [rows, d_input] = sides(codes);
@@ -222,7 +234,7 @@ impl Backward<Flex, 2> for TernaryLinearBackward {
                     inputs.copy_from_slice(values(codes));
                     scale_rows(&mut inputs, d_input, scales, 1.0);
                     let right = Matrix::new(&inputs, rows, d_input);
-                    let dw = product(matrix(&dy).transposed(), right, both.precision);
+                    let dw = product(matrix(&dy).transposed(), right, both.quantizer.precision);
                     pool::give(inputs);
                     dw
                 }
