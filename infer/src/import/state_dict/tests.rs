@@ -125,7 +125,7 @@ fn queries_keys_and_values_of_gpt2_have_the_scale_of_all_three() {
         let model = imported(dict, heads).unwrap();
         ["q", "k", "v"].map(|part| format!("model.layers.1.self_attn.{part}_proj.weight")).map(
             |name| match &model.tensors[&name] {
-                Tensor::Ternary(ternary) => ternary.scales[0],
+                Tensor::Ternary(ternary) => ternary.scale,
                 Tensor::Float(_) => panic!("{name} is float"),
             },
         )
