@@ -1,9 +1,8 @@
 //! Memory of process and device while training: flat.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests, which say what they measured")]
 
-use tern_format::config::{ActivationQuantizer, Quantizer};
 use tern_tests::device;
-use tern_tests::training::Training;
+use tern_tests::training::{Training, small_with_int8};
 
 /// Resident memory of this process, where the system tells it.
 fn resident_bytes() -> Option<u64> {
@@ -16,7 +15,7 @@ fn resident_bytes() -> Option<u64> {
 fn memory(name: &str) {
     let Some(device) = device(name) else { return };
     let steps = std::env::var("TERN_STEPS").ok().and_then(|n| n.parse().ok()).unwrap_or(200).max(4);
-    let mut training = Training::new(Quantizer::B158, ActivationQuantizer::Int8, device.clone());
+    let mut training = Training::new(&small_with_int8(), device.clone());
     let measure = || {
         device.sync().unwrap();
         let reserved = device.memory_pool_usage().map(|usage| usage.bytes_reserved);

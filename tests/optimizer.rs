@@ -4,9 +4,9 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
-use tern_format::config::{ActivationQuantizer, Quantizer};
+use tern_format::config::Architecture;
 use tern_model::parameters::values;
-use tern_tests::training::Training;
+use tern_tests::training::{Training, small};
 use tern_tests::{device, golden_directory, max_difference};
 use tern_train::gradients::Gradients;
 use tern_train::optimizer::{Optimizer, OptimizerConfig, OptimizerKind};
@@ -149,9 +149,8 @@ fn muon_learns(device: &Device) {
         ..OptimizerConfig::default()
     };
     let losses = || -> Vec<f64> {
-        let quantizers = (Quantizer::B158, ActivationQuantizer::None);
-        let mut training =
-            Training::new(quantizers.0, quantizers.1, device.clone()).with(muon.clone());
+        let bitlm = small(Architecture::Bitlm);
+        let mut training = Training::new(&bitlm, device.clone()).with(muon.clone());
         (0..12).map(|_| training.step(0)[0]).collect()
     };
     let first = losses();

@@ -23,6 +23,12 @@ fn muon_and_two_stages_resume_to_the_bit() {
     resumes_to_the_bit(3..6, &["train.optimizer.kind=muon", "train.schedule.kind=two_stage"]);
 }
 
+#[test]
+fn gpt2_and_minilm_resume_to_the_bit() {
+    resumes_to_the_bit(3..5, &["model.architecture=gpt2"]);
+    resumes_to_the_bit(3..5, &["model.architecture=bitgpt", "model.quantizer=minilm"]);
+}
+
 fn resumes_to_the_bit(stops: Range<u64>, settings: &[&str]) {
     let place = Workplace::new();
     place.done(&[&["train", "run.toml", "--out", "whole"], settings].concat());
@@ -130,6 +136,46 @@ fn a_model_for_other_programs_leaves_the_packed_model_as_it_is() {
     ] {
         let message = place.failed(&[&["export"], arguments].concat());
         assert!(message.contains(words), "lacks {words:?}: {message}");
+    }
+}
+
+#[test]
+fn every_preset_takes_the_road() {
+    let place = Workplace::new();
+    place.done(&["data", "prepare", "run.toml", "--out", "text"]);
+    for (name, settings) in [
+        ("bitgpt", &[][..]),
+        ("bitgpt", &["model.quantizer=minilm"]),
+        ("gpt2", &[]),
+        ("bitnet", &[]),
+        ("llama", &[]),
+        ("tern", &[]),
+    ] {
+        let out = format!("{name}-{}", settings.len());
+        let architecture = format!("model.architecture={name}");
+        let train = ["train", "run.toml", &architecture, "train.steps=4", "--data", "text"];
+        place.done(&[&train[..], &["--out", &out], settings].concat());
+        let metrics = fs::read_to_string(place.path(&out).join("metrics.jsonl")).unwrap();
+        let first = json(metrics.lines().next().unwrap())["loss"].as_f64().unwrap();
+        assert!((first - f64::from(400).ln()).abs() < 0.1, "{name} begins with a loss of {first}");
+
+        place.done(&["export", &out]);
+        let output = place.tern(&["--json", "verify", &out]);
+        let report = json(std::str::from_utf8(&output.stdout).unwrap());
+        // A float model is exported and runs, but is not ternary.
+        let is_float = name == "llama";
+        let verdict = if is_float { "not_ternary" } else { "packed" };
+        assert_eq!(report["verdict"], verdict, "{name}: {}", stderr(&output));
+        assert_eq!(output.status.code(), Some(if is_float { 3 } else { 0 }), "{name}");
+        assert_eq!(report["loss"]["agrees"], true, "{name}: {}", report["loss"]);
+        // Queries, keys and values of GPT-2 were one matrix to the quantizer.
+        let scale = |part: &str| {
+            let name = format!("model.layers.1.self_attn.{part}_proj.weight");
+            let tensors = report["tensors"].as_array().unwrap();
+            tensors.iter().find(|tensor| tensor["name"] == *name).unwrap()["scale"].clone()
+        };
+        assert_eq!(scale("q") == scale("k"), is_float || name == "gpt2", "{name}");
+        place.done(&["generate", &out, "--max-tokens", "5"]);
     }
 }
 

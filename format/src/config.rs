@@ -360,6 +360,22 @@ impl ModelConfig {
         self.is_ternary() && (is_head || self.is_block_linear(name))
     }
 
+    /// The ternary matrices with their shapes, in the order of the forward pass, by what is one matrix to the quantizer and has
+    /// one scale: queries, keys and values of a block where [`Self::fused_qkv`] says so, and every other alone.
+    pub fn ternary_groups(&self) -> Vec<Vec<(String, Vec<usize>)>> {
+        let is_inner =
+            |name: &str| [".k_proj.weight", ".v_proj.weight"].iter().any(|end| name.ends_with(end));
+        let mut groups: Vec<Vec<_>> = Vec::new();
+        for (name, shape) in self.tensors() {
+            match groups.last_mut() {
+                _ if !self.is_ternary_matrix(&name) => {}
+                Some(group) if self.fused_qkv && is_inner(&name) => group.push((name, shape)),
+                _ => groups.push(vec![(name, shape)]),
+            }
+        }
+        groups
+    }
+
     /// Whether the head has a tensor of its own.
     pub fn has_head(&self) -> bool {
         !self.tie_word_embeddings || self.ternary_head
@@ -511,6 +527,23 @@ mod tests {
         let name = "model.layers.0.self_attn.q_proj.weight";
         assert!(config.is_ternary_matrix(name) && !config.is_ternary_matrix("lm_head.weight"));
         assert!(!ModelConfig::preset(Architecture::Llama).is_ternary_matrix(name));
+    }
+
+    #[test]
+    fn ternary_matrices_are_grouped_by_their_scales() {
+        let sizes = |config: &ModelConfig| -> Vec<usize> {
+            config.ternary_groups().iter().map(Vec::len).collect()
+        };
+        let gpt2 = ModelConfig { num_hidden_layers: 2, ..ModelConfig::preset(Architecture::Gpt2) };
+        assert_eq!(sizes(&gpt2), [3, 1, 1, 1].repeat(2));
+        let names: Vec<_> = gpt2.ternary_groups()[4].iter().map(|(name, _)| name.clone()).collect();
+        let part = |part| format!("model.layers.1.self_attn.{part}_proj.weight");
+        assert_eq!(names, ["q", "k", "v"].map(part));
+        assert_eq!(sizes(&ModelConfig { fused_qkv: false, ..gpt2.clone() }), [1; 12]);
+        assert!(sizes(&ModelConfig { quantizer: Quantizer::None, ..gpt2 }).is_empty());
+        // The head is the last.
+        let bitgpt = ModelConfig::preset(Architecture::Bitgpt);
+        assert_eq!(bitgpt.ternary_groups().last().unwrap()[0].0, HEAD);
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(crate) fn sum_of_magnitudes(w: &[f32]) -> f64 {
 ///
 /// `k = 1 / (max(mean(|w|), 1e-5) + extra_eps)`, `trit = clamp(round(w * k), -1, 1)`,
 /// `scale = 1 / k` (absmean, arXiv:2402.17764 section 2). Rounds halves to even, as torch does.
-/// `extra_eps` is 0 for `b158` and 1e-5 for `seed1`. The mean is an f64; `k` and all after it are f32.
+/// `extra_eps` is 0 for `b158`, 1e-5 for `seed1` and 1e-8 for `minilm`. The mean is an f64; `k` and all after it are f32.
 /// A NaN weight becomes a zero trit.
 ///
 /// # Shapes
@@ -51,6 +51,14 @@ pub fn ternarize(w: &[f32], extra_eps: f64) -> (Vec<i8>, f32) {
     let k = (1.0 / (absmean(w).max(EPS) + extra_eps)) as f32;
     let trits = w.iter().map(|&value| trit(value * k)).collect();
     (trits, k.recip())
+}
+
+/// [`ternarize`] of matrices that are one to the quantizer, such as queries, keys and values: the trits of each, and the
+/// scale of all.
+pub fn ternarize_as_one(parts: &[Vec<f32>], extra_eps: f64) -> (Vec<Vec<i8>>, f32) {
+    let (trits, scale) = ternarize(&parts.concat(), extra_eps);
+    let mut trits = trits.into_iter();
+    (parts.iter().map(|part| trits.by_ref().take(part.len()).collect()).collect(), scale)
 }
 
 /// Rounds halves to even and clamps to -1, 0, 1.
@@ -93,6 +101,14 @@ mod tests {
         let (trits, scale) = ternarize(&[1.0, -0.5, 0.1, -2.4], 0.0);
         assert_eq!(trits, [1, 0, 0, -1]);
         assert!((scale - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn parts_of_one_matrix_have_one_scale() {
+        let parts = [vec![1.0, -0.5], vec![], vec![0.1], vec![-2.4, 0.4]];
+        let (trits, scale) = ternarize_as_one(&parts, 0.0);
+        assert_eq!(trits, [vec![1, -1], vec![], vec![0], vec![-1, 0]]);
+        assert!((scale - 0.88).abs() < 1e-6);
     }
 
     #[test]

@@ -1,11 +1,42 @@
 //! A model small enough to train in a test on any device.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use tern_format::config::{ActivationQuantizer, Architecture, ModelConfig, Quantizer};
+use tern_format::config::{ActivationQuantizer, Architecture, ModelConfig};
 use tern_model::Decoder;
 use tern_train::gradients::Gradients;
 use tern_train::optimizer::{Optimizer, OptimizerConfig};
 use tern_train::schedule::Shares;
+
+/// Every preset.
+pub const PRESETS: [Architecture; 6] = [
+    Architecture::Bitlm,
+    Architecture::Bitgpt,
+    Architecture::Gpt2,
+    Architecture::Bitnet,
+    Architecture::Llama,
+    Architecture::Tern,
+];
+
+/// A preset in a shape that trains in a test, with two query heads to each key and value head.
+pub fn small(architecture: Architecture) -> ModelConfig {
+    ModelConfig {
+        vocab_size: VOCABULARY,
+        hidden_size: 64,
+        intermediate_size: 96,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 16,
+        max_position_embeddings: BATCH[1],
+        ..ModelConfig::preset(architecture)
+    }
+}
+
+/// BitLM as [`small`] has it, with activations of eight bits.
+pub fn small_with_int8() -> ModelConfig {
+    let activation_quantizer = ActivationQuantizer::Int8;
+    ModelConfig { activation_quantizer, ..small(Architecture::Bitlm) }
+}
 
 /// A small model in training, on random tokens.
 pub struct Training {
@@ -19,26 +50,9 @@ const BATCH: [usize; 2] = [4, 32];
 
 impl Training {
     /// Initial weights, the same on every device.
-    pub fn new(
-        quantizer: Quantizer,
-        activation_quantizer: ActivationQuantizer,
-        device: Device,
-    ) -> Self {
-        let config = ModelConfig {
-            vocab_size: VOCABULARY,
-            hidden_size: 64,
-            intermediate_size: 96,
-            num_hidden_layers: 2,
-            num_attention_heads: 4,
-            num_key_value_heads: 2,
-            head_dim: 16,
-            max_position_embeddings: BATCH[1],
-            quantizer,
-            activation_quantizer,
-            ..ModelConfig::preset(Architecture::Bitlm)
-        };
+    pub fn new(config: &ModelConfig, device: Device) -> Self {
         let device = device.autodiff();
-        let model = Decoder::init(&config, 7, &device);
+        let model = Decoder::init(config, 7, &device);
         let config = OptimizerConfig { learning_rate: 1e-3, ..OptimizerConfig::default() };
         Self { model, optimizer: Optimizer::new(config), device }
     }

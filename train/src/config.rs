@@ -460,6 +460,6 @@ steps = 10
             RunConfig::read(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
             parsed += 1;
         }
-        assert!(parsed >= 4, "{parsed} configurations");
+        assert!(parsed >= 7, "{parsed} configurations");
     }
 }

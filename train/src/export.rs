@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Device;
 use tern_datasets::batches::ValidationSet;
-use tern_format::config::{EMBEDDING, HEAD, ModelConfig, Quantizer};
+use tern_format::config::{EMBEDDING, HEAD, ModelConfig};
 use tern_format::packed::{
     Check, FloatTensor, FloatType, MOST_CHECK_IDS, Metadata, PackedModel, Provenance, Tensor,
     TernaryTensor,
 };
 use tern_format::tokenizer::Tokenizer;
-use tern_kernels::ternarize::{EPS, ternarize};
+use tern_kernels::ternarize::{EPS, ternarize_as_one};
 use tern_model::Decoder;
 use tern_model::parameters::{HostTensor, export};
 
@@ -35,7 +35,7 @@ pub struct Surroundings<'a> {
     pub provenance: Option<Provenance>,
 }
 
-/// Projects a model: absmean in f64 on the host, each matrix once.
+/// Projects a model: absmean in f64 on the host, each matrix once, or those that are one to the quantizer together.
 ///
 /// The loss on the head of `check`, as the trainer computes it from the latent weights, goes into the file.
 ///
@@ -101,46 +101,54 @@ pub fn pack(
 ) -> Result<BTreeMap<String, Tensor>> {
     let mut packed = BTreeMap::new();
     for (name, shape) in config.tensors() {
-        let Some((_, values)) = weights.remove(&name) else {
-            return Err(Error::Projection { name, rule: "is missing from the model".into() });
-        };
-        if let Some(place) = values.iter().position(|v| !v.is_finite()) {
-            let rule = format!("entry {place} is {}; nothing was exported", values[place]);
-            return Err(Error::Projection { name, rule });
+        if !config.is_ternary_matrix(&name) {
+            let values = take(&mut weights, &name)?;
+            packed.insert(name.clone(), Tensor::Float(rounded(&name, shape, &values)?));
         }
-        let tensor = if config.is_ternary_matrix(&name) {
-            Tensor::Ternary(ternary(config.quantizer, &name, &shape, &values)?)
-        } else {
-            // Gains are few and steer whole layers; the embedding is most of a small file.
-            let dtype = if shape.len() == 1 { FloatType::F32 } else { FloatType::F16 };
-            let beyond = |v: &f32| dtype == FloatType::F16 && v.abs() > MOST_F16;
-            if let Some(place) = values.iter().position(beyond) {
+    }
+    for group in config.ternary_groups() {
+        let values: Vec<_> =
+            group.iter().map(|(name, _)| take(&mut weights, name)).collect::<Result<_>>()?;
+        let (trits, scale) = ternarize_as_one(&values, config.quantizer.extra_eps());
+        for ((name, shape), trits) in group.into_iter().zip(trits) {
+            // At the quantizer's floor absmean is no measurement any more.
+            if f64::from(scale) <= EPS {
                 let rule = format!(
-                    "entry {place} is {:e}, beyond what an embedding may be in a packed model ({MOST_F16}); nothing was exported",
-                    values[place]
+                    "has collapsed: its scale {scale:e} is at the quantizer's floor; nothing was exported"
                 );
                 return Err(Error::Projection { name, rule });
             }
-            Tensor::Float(FloatTensor::new(shape, dtype, &values))
-        };
-        packed.insert(name, tensor);
+            let ternary = TernaryTensor::from_trits(&trits, shape[1], scale);
+            packed.insert(name, Tensor::Ternary(ternary));
+        }
     }
     Ok(packed)
 }
 
-fn ternary(
-    quantizer: Quantizer,
-    name: &str,
-    shape: &[usize],
-    values: &[f32],
-) -> Result<TernaryTensor> {
-    let (trits, scale) = ternarize(values, quantizer.extra_eps());
-    // At the quantizer's floor absmean is no measurement any more.
-    if f64::from(scale) <= EPS {
+/// The values of a tensor, which must be there and finite.
+fn take(weights: &mut BTreeMap<String, HostTensor>, name: &str) -> Result<Vec<f32>> {
+    let error = |rule| Error::Projection { name: name.into(), rule };
+    let (_, values) =
+        weights.remove(name).ok_or_else(|| error("is missing from the model".into()))?;
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(values),
+        Some(place) => {
+            Err(error(format!("entry {place} is {}; nothing was exported", values[place])))
+        }
+    }
+}
+
+/// A tensor that is not ternary, as a packed model stores it.
+fn rounded(name: &str, shape: Vec<usize>, values: &[f32]) -> Result<FloatTensor> {
+    // Gains are few and steer whole layers; the embedding is most of a small file.
+    let dtype = if shape.len() == 1 { FloatType::F32 } else { FloatType::F16 };
+    let beyond = |v: &f32| dtype == FloatType::F16 && v.abs() > MOST_F16;
+    if let Some(place) = values.iter().position(beyond) {
         let rule = format!(
-            "has collapsed: its scale {scale:e} is at the quantizer's floor; nothing was exported"
+            "entry {place} is {:e}, beyond what a float matrix may be in a packed model ({MOST_F16}); nothing was exported",
+            values[place]
         );
         return Err(Error::Projection { name: name.into(), rule });
     }
-    Ok(TernaryTensor::from_trits(&trits, shape[1], scale))
+    Ok(FloatTensor::new(shape, dtype, values))
 }

@@ -59,10 +59,13 @@ pub fn schema() -> Value {
     if let Some(parts) = schema["properties"]["model"]["properties"].as_object_mut() {
         for part in parts.values_mut() {
             let Some(defaults) = part["defaults"].as_object().cloned() else { continue };
+            let Some(part) = part.as_object_mut() else { continue };
+            // A default of the type is that of packed models older than the key.
+            part.remove("default");
             let mut values = defaults.values();
             let first = values.next().cloned();
             if values.all(|value| Some(value) == first.as_ref())
-                && let (Some(first), Some(part)) = (first, part.as_object_mut())
+                && let Some(first) = first
             {
                 part.remove("defaults");
                 part.insert("default".into(), first);
@@ -236,6 +239,8 @@ mod tests {
         assert_eq!(quantizer.default, None);
         assert_eq!(quantizer.defaults["bitlm"], "b158");
         assert_eq!(quantizer.defaults["llama"], "none");
+        let fused = find("model.fused_qkv");
+        assert_eq!((fused.default, &fused.defaults["gpt2"]), (None, &json!(true)));
         assert_eq!(find("train.optimizer.betas").kind, "list of 2 numbers");
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tern_format::config::ModelConfig;
-use tern_kernels::ternarize::{collapse_floor, ternarize};
+use tern_kernels::ternarize::{collapse_floor, ternarize_as_one};
 use tern_model::Decoder;
 
 use crate::export::latent;
@@ -25,7 +25,7 @@ pub struct Weights {
 pub struct Projection {
     /// Share of zeros among its trits.
     pub zeros: f64,
-    /// Its scale, the mean of the absolute latent weights.
+    /// Its scale, the mean of the absolute latent weights; of all matrices that are one to the quantizer.
     pub scale: f32,
 }
 
@@ -36,17 +36,23 @@ impl Weights {
             return None;
         }
         let (mut zeros, mut trits_in_all) = (0, 0);
-        let tensors = latent(model, config)
-            .into_iter()
-            .filter(|(name, _)| config.is_ternary_matrix(name))
-            .map(|(name, (_, values))| {
-                let (trits, scale) = ternarize(&values, config.quantizer.extra_eps());
+        let mut latent = latent(model, config);
+        let mut tensors = BTreeMap::new();
+        for group in config.ternary_groups() {
+            let names: Vec<_> = group.into_iter().map(|(name, _)| name).collect();
+            let values: Vec<_> = names
+                .iter()
+                .filter_map(|name| latent.remove(name))
+                .map(|(_, values)| values)
+                .collect();
+            let (trits, scale) = ternarize_as_one(&values, config.quantizer.extra_eps());
+            for (name, trits) in names.into_iter().zip(trits) {
                 let zero = trits.iter().filter(|&&trit| trit == 0).count();
                 zeros += zero;
                 trits_in_all += trits.len();
-                (name, Projection { zeros: zero as f64 / trits.len() as f64, scale })
-            })
-            .collect();
+                tensors.insert(name, Projection { zeros: zero as f64 / trits.len() as f64, scale });
+            }
+        }
         Some(Self { step, zeros: zeros as f64 / trits_in_all as f64, tensors })
     }
 

@@ -13,13 +13,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
-use tern_format::config::{Architecture, ModelConfig, Norm};
+use tern_format::config::{Architecture, ModelConfig, Norm, Quantizer};
 use tern_format::error::printable;
 use tern_format::packed::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor};
 use tern_format::pytorch::{self, ElementType};
 use tern_format::tokenizer::{Tokenizer, TokenizerSource};
 use tern_format::{Error, Result};
-use tern_kernels::ternarize::ternarize;
+use tern_kernels::ternarize::ternarize_as_one;
 
 use super::{Latent, Slice};
 use crate::verify::matrix::projected;
@@ -70,7 +70,8 @@ const PARTS: Names = &[
 const BLOCKS: [&str; 3] = ["blocks", "layers", "h"];
 
 /// Makes a model of a state dict. Matrices that the architecture holds ternary and that hold many magnitudes are ternarized,
-/// or kept as [`Latent`] says; those of one magnitude have been projected already, and their trits are taken as they are.
+/// those that are one to the quantizer with one scale, or kept as [`Latent`] says; those of one magnitude have been projected
+/// already, and their trits are taken as they are.
 ///
 /// # Errors
 ///
@@ -89,9 +90,18 @@ pub fn state_dict(
         return Err(Error::Metadata { key: "num_hidden_layers".into(), rule });
     }
     let mut ours = BTreeMap::new();
-    for (name, shape) in config.tensors() {
-        let tensor = dict.tensor(&name, &shape, &config, latent)?;
-        ours.insert(name, tensor);
+    let is_kept = |name: &str| latent == Latent::Keep || !config.is_ternary_matrix(name);
+    for (name, shape) in config.tensors().into_iter().filter(|(name, _)| is_kept(name)) {
+        let float = dict.float(&name, &shape, &config)?;
+        ours.insert(name, Tensor::Float(float));
+    }
+    if latent == Latent::Ternarize {
+        for group in config.ternary_groups() {
+            let float = |(name, shape): &(String, Vec<usize>)| dict.float(name, shape, &config);
+            let floats: Vec<_> = group.iter().map(float).collect::<Result<_>>()?;
+            let matrices = ternary(&floats, config.quantizer);
+            ours.extend(group.into_iter().zip(matrices).map(|((name, _), matrix)| (name, matrix)));
+        }
     }
     dict.finish()?;
     let metadata = Metadata::new(config, tokenizer);
@@ -246,37 +256,22 @@ impl<'a> Dict<'a> {
         self.find("lm_head.weight").is_none_or(|(_, head, _)| Some(head) == embedding)
     }
 
-    /// The tensor that this program has under a name.
-    fn tensor(
-        &mut self,
-        ours: &str,
-        shape: &[usize],
-        config: &ModelConfig,
-        latent: Latent,
-    ) -> Result<Tensor> {
+    /// The values of the tensor that this program has under a name.
+    fn float(&mut self, ours: &str, shape: &[usize], config: &ModelConfig) -> Result<FloatTensor> {
         // A tied head that is ternary has the latent weights of the embedding.
         let tied = config.tie_word_embeddings && ours == tern_format::config::HEAD;
         let source = if tied { tern_format::config::EMBEDDING } else { ours };
         let found = self.find(source);
         let (name, tensor, place) = found.ok_or_else(|| Error::Missing.in_tensor(ours))?;
         self.used.insert(name);
-        let float = || -> Result<FloatTensor> {
-            let values = part(tensor, place, shape, ours.contains("mlp"))?;
-            let float_type = match tensor.element_type {
-                ElementType::F16 => FloatType::F16,
-                ElementType::BF16 => FloatType::BF16,
-                _ => FloatType::F32,
-            };
-            Ok(FloatTensor::new(shape.to_vec(), float_type, &values))
+        let values = part(tensor, place, shape, ours.contains("mlp"))
+            .map_err(|error| error.in_tensor(name))?;
+        let float_type = match tensor.element_type {
+            ElementType::F16 => FloatType::F16,
+            ElementType::BF16 => FloatType::BF16,
+            _ => FloatType::F32,
         };
-        let float = float().map_err(|error| error.in_tensor(name))?;
-        if latent == Latent::Keep || !config.is_ternary_matrix(ours) {
-            return Ok(Tensor::Float(float));
-        }
-        let values = float.values();
-        let (trits, scale) =
-            projected(&values).unwrap_or_else(|| ternarize(&values, config.quantizer.extra_eps()));
-        Ok(Tensor::Ternary(TernaryTensor::from_trits(&trits, shape[1], scale)))
+        Ok(FloatTensor::new(shape.to_vec(), float_type, &values))
     }
 
     /// Refuses what nobody has asked for.
@@ -300,6 +295,26 @@ impl<'a> Dict<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// Matrices that are one to the quantizer: each with the trits that it holds where all have been projected already, and else
+/// ternarized together.
+fn ternary(floats: &[FloatTensor], quantizer: Quantizer) -> Vec<Tensor> {
+    let values: Vec<_> = floats.iter().map(FloatTensor::values).collect();
+    let all: Option<Vec<_>> = values.iter().map(|values| projected(values)).collect();
+    let (trits, scales): (Vec<_>, Vec<_>) = match all {
+        Some(projected) => projected.into_iter().unzip(),
+        None => {
+            let (trits, scale) = ternarize_as_one(&values, quantizer.extra_eps());
+            (trits, vec![scale; floats.len()])
+        }
+    };
+    let matrices = floats.iter().zip(&trits).zip(scales);
+    matrices
+        .map(|((float, trits), scale)| {
+            Tensor::Ternary(TernaryTensor::from_trits(trits, float.shape[1], scale))
+        })
+        .collect()
 }
 
 /// The values of a layer inside a tensor of a file, `[d_output, d_input]` or a vector.

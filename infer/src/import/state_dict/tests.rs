@@ -31,13 +31,17 @@ fn imported(dict: &BTreeMap<String, pytorch::Tensor>, set: Value) -> Result<Pack
 
 #[test]
 fn the_seeds_meet_their_goldens_under_their_own_names() {
-    let gpt2 = json!({"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8, "quantizer": "none"});
+    let gpt2 = json!({"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8});
+    let mut float = gpt2.clone();
+    float["quantizer"] = "none".into();
     for (name, set, architecture) in [
         ("bitlm_w", json!({"max_position_embeddings": 64}), Architecture::Bitlm),
         ("bitlm_fp", json!({"quantizer": "none"}), Architecture::Bitlm),
         ("bitgpt_seed000", json!({}), Architecture::Bitgpt),
+        ("bitgpt_seed000", json!({"quantizer": "minilm"}), Architecture::Bitgpt),
         ("bitgpt_seed000_fphead", json!({"ternary_head": false}), Architecture::Bitgpt),
-        ("gpt2_fp", gpt2, Architecture::Gpt2),
+        ("gpt2_fp", float, Architecture::Gpt2),
+        ("bitgpt2_w", gpt2, Architecture::Gpt2),
     ] {
         let model = imported(&weights(name), set).unwrap();
         assert_eq!(model.config().architecture, architecture);
@@ -111,6 +115,32 @@ fn a_projected_matrix_keeps_its_trits_and_its_scale() {
     };
     // Once more through the quantizer, the scale would be two thirds of that.
     assert_eq!((q.scale, &q.trits().unwrap()[..3]), (0.37, &[1, 0, -1][..]));
+}
+
+#[test]
+fn queries_keys_and_values_of_gpt2_have_the_scale_of_all_three() {
+    let dict = weights("bitgpt2_w");
+    let scales = |dict: &BTreeMap<String, pytorch::Tensor>| {
+        let heads = json!({"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8});
+        let model = imported(dict, heads).unwrap();
+        ["q", "k", "v"].map(|part| format!("model.layers.1.self_attn.{part}_proj.weight")).map(
+            |name| match &model.tensors[&name] {
+                Tensor::Ternary(ternary) => ternary.scale,
+                Tensor::Float(_) => panic!("{name} is float"),
+            },
+        )
+    };
+    let [q, k, v] = scales(&dict);
+    let fused = &dict["transformer.h.1.attn.c_attn.weight"];
+    let (_, expected) = ternarize_as_one(&[fused.floats().unwrap()], 1e-5);
+    assert!((q - expected).abs() <= 1e-6 * expected && q == k && q == v, "{q} {k} {v} {expected}");
+    // Projected one by one, they have scales of their own.
+    let mut projected = dict;
+    let fused = projected.get_mut("transformer.h.1.attn.c_attn.weight").unwrap();
+    let (width, inputs) = (fused.shape[1], fused.shape[0]);
+    let third = |i: usize| [0.25f32, 0.5, -0.75][i % width / (width / 3)];
+    fused.bytes = (0..inputs * width).flat_map(|i| third(i).to_le_bytes()).collect();
+    assert_eq!(scales(&projected), [0.25, 0.5, 0.75]);
 }
 
 #[test]
