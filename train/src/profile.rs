@@ -246,17 +246,16 @@ grad_accum = 3
             profile.rows.iter().find(is_it).unwrap_or_else(|| panic!("{phase} {operation}"))
         };
         // Queries, keys, values and output in two blocks, three micro-batches, two steps.
-        let square = find("forward", "linear 32x32x32");
+        let square = find("forward", "ternary_linear 32x32x32");
         assert_eq!((square.calls, square.flop), (4 * 2 * 3 * 2, 48 * 2 * 32 * 32 * 32));
-        assert_eq!(find("backward", "linear 32x32x32").flop, 2 * square.flop);
+        assert_eq!(find("backward", "ternary_linear 32x32x32").flop, 2 * square.flop);
         let attention = "attention 2x16x2x2x16";
         assert_eq!(find("forward", attention).calls, 2 * 3 * 2);
         let (forward, backward) = (find("forward", attention), find("backward", attention));
         assert_eq!(5 * forward.flop, 2 * backward.flop);
         assert!(find("optimizer", "adamw").calls > 0);
         // All products of linear layers are six for each weight and token.
-        let is_linear =
-            |row: &&Row| row.operation.as_deref().is_some_and(|o| o.starts_with("linear"));
+        let is_linear = |row: &&Row| row.operation.as_deref().is_some_and(|o| o.contains("linear"));
         let flop: u64 = profile.rows.iter().filter(is_linear).map(|row| row.flop).sum();
         let attention = 12 * 2 * 32 * 16;
         assert_eq!(flop, (profile.model_flop_per_token - attention) * profile.tokens);
