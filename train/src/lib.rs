@@ -16,6 +16,7 @@ pub mod objective;
 pub mod optimizer;
 pub mod plan;
 mod preset;
+pub mod ranks;
 pub mod reference;
 pub mod rehearsal;
 pub mod schedule;
