@@ -12,6 +12,8 @@ mod interrupt;
 mod logging;
 mod model;
 mod overwrite;
+#[cfg(feature = "train")]
+mod ranks;
 mod sampling;
 mod stream;
 mod terminal;

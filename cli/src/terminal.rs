@@ -33,6 +33,8 @@ pub(crate) struct Terminal {
     verbose: bool,
     quiet: bool,
     calm: bool,
+    /// For a rank of a run that another one speaks for: nothing is printed.
+    mute: bool,
     /// The latest progress bar, above which log lines go.
     bar: Arc<Mutex<WeakProgressBar>>,
     /// The log while something else has the whole terminal; none where it is printed at once.
@@ -41,7 +43,8 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     pub(crate) fn new(json: bool, quiet: bool, verbose: bool) -> Self {
-        Self { json, verbose, quiet, calm: false, bar: Arc::default(), held_log: Arc::default() }
+        let (bar, held_log) = Default::default();
+        Self { json, verbose, quiet, calm: false, mute: false, bar, held_log }
     }
 
     /// Prints a result: `value` as JSON under `--json`, else `text`.
@@ -55,6 +58,9 @@ impl Terminal {
 
     /// Writes to standard output at once.
     pub(crate) fn out(&self, text: &str) -> anyhow::Result<()> {
+        if self.mute {
+            return Ok(());
+        }
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).context(STANDARD_OUTPUT)
     }
@@ -99,6 +105,12 @@ impl Terminal {
     #[cfg(feature = "train")]
     pub(crate) fn for_one_of_several(&self) -> Self {
         Self { calm: self.is_live() && !self.verbose, ..self.clone() }
+    }
+
+    /// For a process that another one speaks for; errors are printed all the same.
+    #[cfg(feature = "train")]
+    pub(crate) fn muted(&self) -> Self {
+        Self { mute: true, quiet: true, verbose: false, ..self.clone() }
     }
 
     /// Lines of the log, above the progress bar if there is one.

@@ -41,6 +41,18 @@ pub enum DeviceError {
         /// The kinds of devices that this build has.
         built: String,
     },
+    /// A list of devices.
+    #[error(
+        "`{name}` names several devices, but a process trains on one: of Burn 0.22.1's backends CUDA's alone sums gradients \
+         between devices, and this build has {built}; start a process for each device with mpirun, see \
+         docs/distributed.md"
+    )]
+    Several {
+        /// The names that were asked for.
+        name: String,
+        /// The kinds of devices that this build has.
+        built: String,
+    },
     /// The machine has no adapter at all.
     #[error("no GPU adapter was found; {advice}")]
     NoAdapter {
@@ -128,6 +140,7 @@ pub fn find(name: &str) -> Result<Device, DeviceError> {
         "ndarray" => Ok(ndarray()),
         #[cfg(not(feature = "ndarray"))]
         "ndarray" => Err(not_built("ndarray")),
+        _ if name.contains(',') => Err(DeviceError::Several { name: name.into(), built: built() }),
         _ => {
             let unknown = || DeviceError::Unknown { name: name.into(), built: built() };
             let index = match name.strip_prefix("wgpu").ok_or_else(unknown)? {
@@ -182,6 +195,11 @@ mod tests {
             );
         }
         assert!(find("cpu").is_ok());
+        let message = refusal("wgpu:0,wgpu:1");
+        assert!(
+            message.contains("names several devices") && message.contains("mpirun"),
+            "{message}"
+        );
     }
 
     #[test]

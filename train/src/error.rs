@@ -111,6 +111,17 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// The processes of one run do not have the same.
+    #[error(
+        "rank {rank} has other {what} than rank 0; all ranks must run the same program on the same files, on CPUs or GPUs \
+         that compute alike; what is on the disk is the last checkpoint that they agreed on"
+    )]
+    RanksDiffer {
+        /// The first of those that differ.
+        rank: usize,
+        /// What they do not have in common.
+        what: &'static str,
+    },
     /// Loss or gradient were not finite too many times in a row.
     #[error(
         "{skipped} steps in a row up to step {step} were skipped, because loss or gradient were not finite (last: {what} {value}); \

@@ -6,6 +6,8 @@ use tern_datasets::batches::ValidationSet;
 use tern_datasets::config::DataConfig;
 use tern_model::Decoder;
 
+use crate::ranks::Ranks;
+
 /// A validation in both units.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Validation {
@@ -37,23 +39,28 @@ pub fn inputs_and_targets(
     (half(0), half(1))
 }
 
-/// Mean cross-entropy over batches of windows of `seq_len + 1` ids, nats per token, summed in f64.
+/// Mean cross-entropy over batches of windows of `seq_len + 1` ids, nats per token, summed in f64 in their order; the ranks
+/// share the batches.
 pub fn mean_loss(
     model: &Decoder,
     batches: impl Iterator<Item = Vec<u32>>,
     seq_len: usize,
     device: &Device,
+    ranks: &dyn Ranks,
 ) -> f64 {
     let model = model.valid();
     let device = device.clone().inner();
-    let (mut sum, mut rows) = (0.0, 0);
-    for batch in batches {
-        let batch_rows = batch.len() / (seq_len + 1);
-        let (ids, targets) = inputs_and_targets(&batch, seq_len, &device);
-        sum += f64::from(model.loss(ids, targets).into_scalar::<f32>()) * batch_rows as f64;
-        rows += batch_rows;
+    let (mut rows, mut losses) = (Vec::new(), Vec::new());
+    for (i, batch) in batches.enumerate() {
+        if i % ranks.size() == ranks.rank() {
+            let (ids, targets) = inputs_and_targets(&batch, seq_len, &device);
+            losses.push(model.loss(ids, targets).into_scalar::<f32>());
+        }
+        rows.push((batch.len() / (seq_len + 1)) as f64);
     }
-    sum / rows as f64
+    let losses = ranks.in_order(&losses, rows.len());
+    let weighted = losses.into_iter().zip(&rows).map(|(loss, rows)| f64::from(loss) * rows);
+    weighted.fold(0.0, |sum, loss| sum + loss) / rows.iter().sum::<f64>()
 }
 
 /// The loss on a whole validation set, whose predicted tokens stand for `text_bytes` bytes.
@@ -63,11 +70,12 @@ pub fn validate(
     text_bytes: usize,
     config: &DataConfig,
     device: &Device,
+    ranks: &dyn Ranks,
 ) -> Validation {
     let batches = (0..set.windows())
         .step_by(config.micro_batch)
         .map(|first| set.batch(first, config.micro_batch));
-    let loss = mean_loss(model, batches, config.seq_len, device);
+    let loss = mean_loss(model, batches, config.seq_len, device, ranks);
     let bits = loss * set.targets() as f64 / std::f64::consts::LN_2;
     Validation { loss, bits_per_byte: bits / text_bytes.max(1) as f64 }
 }

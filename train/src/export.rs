@@ -17,6 +17,7 @@ use tern_model::parameters::{HostTensor, export};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::evaluation::mean_loss;
+use crate::ranks::Alone;
 
 /// The largest finite f16.
 const MOST_F16: f32 = 65_504.0;
@@ -53,7 +54,7 @@ pub fn project(
         let windows = fixed_windows(set, config.data.seq_len);
         let seq_len = windows.first().map_or(0, |window| window.len() - 1);
         let batches = windows.chunks(config.data.micro_batch).map(<[_]>::concat);
-        let loss = mean_loss(model, batches, seq_len, device);
+        let loss = mean_loss(model, batches, seq_len, device, &Alone);
         Check { windows, loss }
     });
     let tensors = pack(&config.model, latent(model, &config.model))?;

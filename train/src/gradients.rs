@@ -52,6 +52,11 @@ impl Gradients {
         }
     }
 
+    /// Every gradient by its name, in the order of names.
+    pub(crate) fn into_iter(self) -> impl Iterator<Item = (String, Tensor<1>)> {
+        self.0.into_iter()
+    }
+
     /// Takes the gradient of one parameter.
     pub(crate) fn remove(&mut self, name: &str) -> Option<Tensor<1>> {
         self.0.remove(name)
@@ -60,5 +65,11 @@ impl Gradients {
     /// The gradient of one parameter, flattened.
     pub fn get(&self, name: &str) -> Option<&Tensor<1>> {
         self.0.get(name)
+    }
+}
+
+impl FromIterator<(String, Tensor<1>)> for Gradients {
+    fn from_iter<I: IntoIterator<Item = (String, Tensor<1>)>>(gradients: I) -> Self {
+        Self(gradients.into_iter().collect())
     }
 }

@@ -17,6 +17,7 @@ pub mod optimizer;
 pub mod plan;
 mod preset;
 pub mod profile;
+pub mod ranks;
 pub mod reference;
 pub mod rehearsal;
 pub mod schedule;

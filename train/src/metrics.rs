@@ -47,6 +47,9 @@ pub struct Timings {
     pub forward_seconds: f64,
     /// Backward passes, and the sum of their gradients.
     pub backward_seconds: f64,
+    /// Exchanging gradients with other ranks, and waiting for the slowest.
+    #[serde(default)]
+    pub exchange_seconds: f64,
     /// Clipping and the optimizer.
     pub optimizer_seconds: f64,
     /// Validation.
@@ -89,7 +92,8 @@ pub const LONGEST_LINE: u64 = 64 << 20;
 /// A file of one JSON object a line, appended to.
 pub struct JsonLines {
     path: PathBuf,
-    file: File,
+    /// None where the lines are another process's to keep.
+    file: Option<File>,
     lines: u64,
     last_step: u64,
 }
@@ -146,7 +150,12 @@ impl JsonLines {
         }
         file.set_len(kept).map_err(io)?;
         file.seek(SeekFrom::Start(kept)).map_err(io)?;
-        Ok(Self { path: path.into(), file, lines, last_step })
+        Ok(Self { path: path.into(), file: Some(file), lines, last_step })
+    }
+
+    /// Keeps no line: another rank of the run does.
+    pub fn nowhere() -> Self {
+        Self { path: PathBuf::new(), file: None, lines: 0, last_step: 0 }
     }
 
     /// Lines that were there when it was opened, up to the step given then.
@@ -165,10 +174,11 @@ impl JsonLines {
     ///
     /// Names the file.
     pub fn write(&mut self, line: &impl Serialize) -> Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
         let io = |e| Error::io(&self.path)(e);
         let mut text = serde_json::to_vec(line).map_err(|e| io(e.into()))?;
         text.push(b'\n');
-        self.file.write_all(&text).map_err(io)
+        file.write_all(&text).map_err(io)
     }
 
     /// Puts what was written on the disk.
@@ -177,7 +187,7 @@ impl JsonLines {
     ///
     /// Names the file.
     pub fn sync(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::io(&self.path)(e))
+        self.file.iter().try_for_each(File::sync_data).map_err(|e| Error::io(&self.path)(e))
     }
 }
 

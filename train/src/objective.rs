@@ -6,6 +6,7 @@ use tern_datasets::config::DataConfig;
 use tern_model::Decoder;
 
 use crate::evaluation::{Validation, inputs_and_targets, validate};
+use crate::ranks::Ranks;
 
 /// What the loop asks of whatever is learned; it knows neither batches nor losses itself.
 pub trait Objective {
@@ -19,8 +20,8 @@ pub trait Objective {
     /// What is to become small, averaged over the micro-batch, `[1]`.
     fn loss(&self, model: &Decoder, batch: Self::Batch) -> Tensor<1>;
 
-    /// How good the model is on texts that it does not learn from.
-    fn validate(&self, model: &Decoder) -> Validation;
+    /// How good the model is on texts that it does not learn from; the ranks share the work and get the same.
+    fn validate(&self, model: &Decoder, ranks: &dyn Ranks) -> Validation;
 
     /// Where the sequences of the step after `step` steps begin in the data, for whoever looks for what broke it.
     fn places(&self, step: u64, sequences: usize) -> Vec<u64>;
@@ -53,8 +54,8 @@ impl Objective for Pretraining<'_> {
         model.loss(ids, targets)
     }
 
-    fn validate(&self, model: &Decoder) -> Validation {
-        validate(model, self.validation, self.validation_bytes, self.data, self.device)
+    fn validate(&self, model: &Decoder, ranks: &dyn Ranks) -> Validation {
+        validate(model, self.validation, self.validation_bytes, self.data, self.device, ranks)
     }
 
     fn places(&self, step: u64, sequences: usize) -> Vec<u64> {

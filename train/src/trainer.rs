@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use tern_format::atomic::remove_temporaries;
+use tern_format::checksum::sha256;
 use tern_kernels::train::pool::keep_freed_memory;
 use tern_model::Decoder;
 
@@ -13,11 +14,11 @@ use crate::config::RunConfig;
 use crate::directory::RunDirectory;
 use crate::error::{Error, Result};
 use crate::evaluation::Validation;
-use crate::gradients::Gradients;
 use crate::guard::Spike;
 use crate::metrics::{Event, EventKind, JsonLines, Metrics, Timings};
 use crate::objective::Objective;
 use crate::optimizer::Optimizer;
+use crate::ranks::{Ranks, StepSum};
 use crate::weights::Weights;
 
 /// Where a run trains, on what, and how far.
@@ -36,6 +37,8 @@ pub struct Run<'a, O> {
     pub stop_at: Option<u64>,
     /// Go on from the latest checkpoint, if there is one.
     pub resume: bool,
+    /// The processes that share the work; each has the same of all the above.
+    pub ranks: &'a dyn Ranks,
 }
 
 /// Who watches a run. Whoever does not care leaves a method as it is.
@@ -75,17 +78,19 @@ pub struct Outcome {
 
 /// Trains until the last step, `stop_at`, or an interruption, whichever comes first; then saves.
 ///
-/// A step whose loss or gradient is not finite leaves the weights as they are.
+/// A step whose loss or gradient is not finite leaves the weights as they are. Of several ranks the first writes; the others
+/// compute the same weights.
 ///
 /// # Errors
 ///
 /// [`Error::Diverged`] after too many such steps in a row, a checkpoint of other settings or data, and whatever stops a
 /// file from being written; the checkpoints on the disk stay whole.
 pub fn train<O: Objective>(run: &Run<'_, O>, observer: &mut dyn Observer) -> Result<Outcome> {
-    let Run { config, objective, .. } = run;
+    let Run { config, objective, device, ranks, .. } = *run;
+    ranks.check(config)?;
     keep_freed_memory();
     let (mut model, mut optimizer, mut state) = begin(run, observer)?;
-    let mut logs = Logs::open(run.directory, state.step, observer)?;
+    let mut logs = Logs::open(run, state.step, observer)?;
     let steps = config.train.steps;
     let last = run.stop_at.unwrap_or(steps).min(steps);
     let train = &config.train;
@@ -93,23 +98,26 @@ pub fn train<O: Objective>(run: &Run<'_, O>, observer: &mut dyn Observer) -> Res
     let mut saved = state.step;
     let mut loss = None;
 
-    while state.step < last && !observer.interrupted() {
+    while state.step < last && !ranks.any(observer.interrupted()) {
         let step = state.step + 1;
         let mut clock = Clock::default();
 
-        let mut gradients = Gradients::default();
-        let mut step_loss = 0.0;
-        for micro_step in 0..train.grad_accum {
+        let mut sum = StepSum::new(ranks);
+        for micro_step in ranks.share(train.grad_accum) {
             let batch = objective.batch(state.step, micro_step);
             clock.lap(Phase::Batch);
             let loss = objective.loss(&model, batch).div_scalar(train.grad_accum as f64);
-            step_loss += f64::from(loss.clone().into_scalar::<f32>());
+            sum.add_loss(loss.clone().into_scalar());
             clock.lap(Phase::Forward);
-            gradients.add(&model, loss.backward());
+            sum.add(&model, loss.backward());
             clock.lap(Phase::Backward);
+            sum.exchange();
+            clock.lap(Phase::Exchange);
         }
+        let (step_loss, mut gradients) = sum.finish(device);
+        clock.lap(Phase::Exchange);
 
-        let grad_norm = gradients.norm();
+        let grad_norm = f64::from(ranks.first(gradients.norm() as f32));
         let shares = train.schedule.at(step, steps);
         let lr = train.optimizer.learning_rate * shares.learning_rate;
         let fault = Fault::of(step_loss, grad_norm);
@@ -135,7 +143,7 @@ pub fn train<O: Objective>(run: &Run<'_, O>, observer: &mut dyn Observer) -> Res
         loss = Some(step_loss);
 
         let validated = step.is_multiple_of(train.eval_every) || step == steps;
-        let validated = validated.then(|| objective.validate(&model));
+        let validated = validated.then(|| objective.validate(&model, ranks));
         clock.lap(Phase::Validation);
         if let Some(v) = validated.filter(|v| !v.loss.is_finite()) {
             logs.event(validation_event(step, v.loss), observer)?;
@@ -190,20 +198,27 @@ pub fn train<O: Objective>(run: &Run<'_, O>, observer: &mut dyn Observer) -> Res
 
 /// Fresh weights, or those of the latest whole checkpoint.
 fn begin<O>(run: &Run<'_, O>, observer: &mut dyn Observer) -> Result<(Decoder, Optimizer, State)> {
-    let Run { config, directory, device, .. } = run;
+    let Run { config, directory, device, ranks, .. } = run;
     let checkpoints = directory.checkpoints();
-    checkpoint::sweep(&checkpoints)?;
-    remove_temporaries(directory.path()).map_err(Error::io(directory.path()))?;
+    if ranks.is_first() {
+        checkpoint::sweep(&checkpoints)?;
+        remove_temporaries(directory.path()).map_err(Error::io(directory.path()))?;
+    }
+    ranks.wait();
     if run.resume && !checkpoint::list(&checkpoints)?.is_empty() {
         let checkpoint = checkpoint::latest(&checkpoints, &mut |error| {
             observer.warned(&format!("{error}; trying the checkpoint before it"));
         })?;
         let path = checkpoint.path.clone();
         let restored = checkpoint.restore(config, run.data_identity, device)?;
+        agree_on_state(*ranks, &restored.2)?;
         observer.started(restored.2.step, Some(&path));
         return Ok(restored);
     }
-    let taken = JsonLines::open(&directory.metrics(), u64::MAX)?.last_step();
+    let taken = match ranks.is_first() {
+        true => JsonLines::open(&directory.metrics(), u64::MAX)?.last_step(),
+        false => 0,
+    };
     if taken > config.train.checkpoint_every {
         let detail = format!(
             ", although metrics.jsonl knows {taken} steps: put the checkpoints back, or begin anew in another directory"
@@ -216,8 +231,15 @@ fn begin<O>(run: &Run<'_, O>, observer: &mut dyn Observer) -> Result<(Decoder, O
         ));
     }
     let restored = fresh(run);
+    agree_on_state(*ranks, &restored.2)?;
     observer.started(0, None);
     Ok(restored)
+}
+
+/// Refuses ranks that begin with another configuration, other data, or another checkpoint.
+fn agree_on_state(ranks: &dyn Ranks, state: &State) -> Result<()> {
+    let position = (state.step, &state.config_sha256, &state.data_identity, &state.files);
+    ranks.agree("settings, data or checkpoint", &sha256(format!("{position:?}").as_bytes()))
 }
 
 /// A run before its first step.
@@ -243,6 +265,10 @@ fn give_up<O>(
     let step = state.step;
     let mut good = state.before_skipped();
     let skipped = step - good.step;
+    if !run.ranks.is_first() {
+        let checkpoint = checkpoint::directory(&checkpoints, good.step);
+        return Ok(Error::Diverged { step, skipped, what, value, good: good.step, checkpoint });
+    }
     let checkpoint = match checkpoint::save(&checkpoints, &model, &optimizer, &mut good) {
         Err(Error::NonFiniteWeights { .. }) if checkpoint::list(&checkpoints)?.is_empty() => {
             let (model, optimizer, mut initial) = fresh(run);
@@ -305,8 +331,13 @@ struct Logs {
 }
 
 impl Logs {
-    /// Opens all of them after `step` steps.
-    fn open(directory: &RunDirectory, step: u64, observer: &mut dyn Observer) -> Result<Self> {
+    /// Opens all of them after `step` steps, for the rank that writes.
+    fn open<O>(run: &Run<'_, O>, step: u64, observer: &mut dyn Observer) -> Result<Self> {
+        let directory = run.directory;
+        if !run.ranks.is_first() {
+            let [metrics, timings, events, weights] = [(); 4].map(|()| JsonLines::nowhere());
+            return Ok(Self { metrics, timings, events, weights });
+        }
         let metrics = JsonLines::open(&directory.metrics(), step)?;
         if metrics.lines() != step {
             observer.warned(&format!(
@@ -370,9 +401,13 @@ fn save<O>(
     if *saved == state.step {
         return Ok(());
     }
+    run.ranks.agree_on_weights(model)?;
+    *saved = state.step;
+    if !run.ranks.is_first() {
+        return Ok(());
+    }
     let checkpoints = run.directory.checkpoints();
     let path = checkpoint::save(&checkpoints, model, optimizer, state)?;
-    *saved = state.step;
     let best = state.best.map(|best| best.step);
     checkpoint::prune(&checkpoints, &run.config.train, state.step, best)?;
     observer.saved(state.step, &path);
@@ -384,6 +419,7 @@ enum Phase {
     Batch,
     Forward,
     Backward,
+    Exchange,
     Optimizer,
     Validation,
 }
@@ -391,12 +427,12 @@ enum Phase {
 /// Seconds of one step by phase.
 struct Clock {
     last: Instant,
-    seconds: [f64; 5],
+    seconds: [f64; 6],
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { last: Instant::now(), seconds: [0.0; 5] }
+        Self { last: Instant::now(), seconds: [0.0; 6] }
     }
 }
 
@@ -409,13 +445,15 @@ impl Clock {
     }
 
     fn timings(&self, step: u64, tokens: u64, began: Instant) -> Timings {
-        let [batch, forward, backward, optimizer, validation] = self.seconds;
+        let [batch, forward, backward, exchange, optimizer, validation] = self.seconds;
+        let learning = batch + forward + backward + exchange + optimizer;
         Timings {
             step,
-            tokens_per_second: tokens as f64 / (batch + forward + backward + optimizer),
+            tokens_per_second: tokens as f64 / learning,
             batch_seconds: batch,
             forward_seconds: forward,
             backward_seconds: backward,
+            exchange_seconds: exchange,
             optimizer_seconds: optimizer,
             validation_seconds: validation,
             elapsed_seconds: began.elapsed().as_secs_f64(),

@@ -17,6 +17,7 @@ use tern_train::checkpoint;
 use tern_train::config::RunConfig;
 use tern_train::directory::RunDirectory;
 use tern_train::plan::Plan;
+use tern_train::ranks::Alone;
 
 use crate::Ending;
 use crate::commands::data::prepare::prepare_data;
@@ -90,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         resume: true,
     };
     let began = Instant::now();
-    let outcome = session.train(Show::Bar, terminal, &interrupted)?;
+    let outcome = session.train(Show::Bar, terminal, &interrupted, &Alone)?;
     let training_seconds = began.elapsed().as_secs_f64();
     if !outcome.finished && interrupted.load(Ordering::Relaxed) {
         terminal.say(&format!(

@@ -11,6 +11,7 @@ use tern_datasets::prepare::{Prepared, tokens_name};
 use tern_train::config::RunConfig;
 use tern_train::directory::RunDirectory;
 use tern_train::plan::Plan;
+use tern_train::ranks::Alone;
 use tern_train::rehearsal::Rehearsal;
 
 use crate::Ending;
@@ -169,7 +170,7 @@ impl Sweep<'_> {
         };
         // A panic ends this run alone: the session turns it into an error.
         let terminal = self.terminal.for_one_of_several();
-        session.train(Show::Bar, &terminal, self.interrupted).map(drop)
+        session.train(Show::Bar, &terminal, self.interrupted, &Alone).map(drop)
     }
 
     /// The tokens of a `[data]` table, prepared by the first run that needs them.

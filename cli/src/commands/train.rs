@@ -1,6 +1,7 @@
 //! `tern train`
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -8,11 +9,13 @@ use tern_train::checkpoint::Best;
 use tern_train::config::RunConfig;
 use tern_train::directory::RunDirectory;
 use tern_train::plan::Plan;
+use tern_train::ranks::Ranks;
 
 use crate::Ending;
 use crate::commands::data::prepare::prepare_data;
 use crate::commands::devices::memory;
 use crate::history::find_data;
+use crate::ranks;
 use crate::terminal::{Terminal, bytes};
 use tern_datasets::prepare::Prepared;
 
@@ -30,7 +33,8 @@ pub(crate) use view::Show;
 
 /// Train a model from a configuration, or go on with a run.
 ///
-/// Ctrl-C saves and leaves; a second Ctrl-C leaves at once. Everything is written to the directory of the run.
+/// Ctrl-C saves and leaves; a second Ctrl-C leaves at once. Everything is written to the directory of the run. Started by
+/// mpirun, in a build with the feature mpi, several processes train one model together: docs/distributed.md.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   tern train my.toml --dry-run
@@ -86,6 +90,17 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
+    let ranks = ranks::start()?;
+    if ranks.is_first() {
+        let ending = train(arguments, terminal, &*ranks);
+        return ending.or_else(|error| ranks::fail(&*ranks, error, terminal));
+    }
+    let ending = train(arguments, &terminal.muted(), &*ranks);
+    ending.or_else(|error| ranks::fail(&*ranks, error, terminal))
+}
+
+/// Trains as one of the ranks.
+fn train(arguments: &Arguments, terminal: &Terminal, ranks: &dyn Ranks) -> Result<Ending> {
     // With --resume a first word like train.steps=5 is an override, not the name of a file.
     let mut overrides = arguments.overrides.clone();
     let mut path = arguments.config.clone();
@@ -110,6 +125,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
             "--stop-at must be at most train.steps ({steps}), is {stop_at}"
         );
     }
+    ranks.check(&config)?;
     tern_model::device::find(&arguments.device)?;
     fits_memory(&Plan::new(&config))?;
     // Before the data are made: a run that is there already keeps its own.
@@ -134,6 +150,9 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
             Some(path) => dry_run::check_sources(&config.data, parent(path))?,
             None => drop(open()?),
         }
+        if !ranks.is_first() {
+            return Ok(Ending::Done);
+        }
         return dry_run::run(&config, &arguments.device, &data_directory, terminal);
     }
     if let Some(steps) = arguments.profile {
@@ -145,13 +164,17 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         return profile::run(&config, &arguments.device, data.as_ref(), steps, terminal);
     }
     let interrupted = interruptions()?;
-    let _lock = directory.lock()?;
+    // No rank may find what the first is about to write.
+    ranks.wait();
+    let _lock = ranks.is_first().then(|| directory.lock()).transpose()?;
     terminal.detail(&config.to_toml());
 
-    let data = match source {
-        None => open()?,
-        Some(path) => prepare_data(&config.data, parent(path), &data_directory, terminal)?,
-    };
+    let mut prepared = None;
+    if let Some(path) = source.filter(|_| ranks.is_first()) {
+        prepared = Some(prepare_data(&config.data, parent(path), &data_directory, terminal)?);
+    }
+    ranks.wait();
+    let data = prepared.map_or_else(open, Ok)?;
     let session = Session {
         config,
         directory,
@@ -160,8 +183,8 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
         stop_at: arguments.stop_at,
         resume: arguments.resume,
     };
-    let outcome = session.train(arguments.progress, terminal, &interrupted)?;
-    let stopped = interrupted.load(std::sync::atomic::Ordering::Relaxed) && !outcome.finished;
+    let outcome = session.train(arguments.progress, terminal, &interrupted, ranks)?;
+    let stopped = ranks.any(interrupted.load(Ordering::Relaxed)) && !outcome.finished;
     let out = session.directory.path();
     let report = Report {
         out,

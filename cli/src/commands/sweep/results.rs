@@ -104,6 +104,7 @@ fn rate(timings: &[Timings]) -> Option<f64> {
         let step = line.batch_seconds
             + line.forward_seconds
             + line.backward_seconds
+            + line.exchange_seconds
             + line.optimizer_seconds;
         seconds += step;
         tokens += step * line.tokens_per_second;

@@ -148,3 +148,12 @@ impl Observer for Progress<'_> {
         self.interrupted.load(Ordering::Relaxed)
     }
 }
+
+/// Watches for Ctrl-C alone: another rank shows the run.
+pub(super) struct Unseen<'a>(pub(super) &'a AtomicBool);
+
+impl Observer for Unseen<'_> {
+    fn interrupted(&mut self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -17,10 +17,11 @@ use tern_train::directory::RunDirectory;
 use tern_train::export::{Surroundings, project};
 use tern_train::objective::Pretraining;
 use tern_train::plan::Plan;
-use tern_train::trainer::{Outcome, Run, train};
+use tern_train::ranks::Ranks;
+use tern_train::trainer::{Observer, Outcome, Run, train};
 
 use super::dashboard::Killed;
-use super::progress::Progress;
+use super::progress::{Progress, Unseen};
 use super::screen;
 use super::view::Show;
 use crate::history::name_of;
@@ -71,8 +72,6 @@ pub(crate) fn interruptions() -> Result<Arc<AtomicBool>> {
 }
 
 impl Session {
-    /// Trains until the end, the stop or the interruption.
-    ///
     /// What becomes of the precision that was asked for.
     fn products(&self) -> String {
         match tern_model::Precision::bf16_or_f32() {
@@ -86,12 +85,16 @@ impl Session {
         }
     }
 
-    /// Whatever ends it, the terminal is given back; after a panic or a kill the error says how to go on.
+    /// Trains until the end, the stop or the interruption.
+    ///
+    /// Of several ranks the first writes and shows. Whatever ends it, the terminal is given back; after a panic or a kill the
+    /// error says how to go on.
     pub(crate) fn train(
         &self,
         show: Show,
         terminal: &Terminal,
         interrupted: &AtomicBool,
+        ranks: &dyn Ranks,
     ) -> Result<Outcome> {
         let device = tern_model::device::find(&self.device)?.autodiff();
         let Prepared { tokenizer, summary, .. } = &self.data;
@@ -104,7 +107,10 @@ impl Session {
         let batches = self.data.batches(&self.config.data, self.config.seed)?;
         let validation = self.validation()?;
         // Whatever can be wrong with settings or data has been refused by now.
-        self.directory.open(&self.config, self.resume)?;
+        if ranks.is_first() {
+            self.directory.open(&self.config, self.resume)?;
+        }
+        ranks.wait();
         let plan = Plan::new(&self.config);
         terminal.say(&format!(
             "{} steps of {} tokens: {:.2} passes over the text",
@@ -132,13 +138,23 @@ impl Session {
             data_identity: &summary.sha256,
             stop_at: self.stop_at,
             resume: self.resume,
+            ranks,
         };
-        let mut progress = Progress::new(self, show.view(self, terminal), interrupted);
-        TRAINING.store(true, Ordering::Relaxed);
-        let outcome =
-            catch_unwind(AssertUnwindSafe(|| guarded(&self.device, || train(&run, &mut progress))));
-        TRAINING.store(false, Ordering::Relaxed);
-        progress.finish();
+        let observe = |observer: &mut dyn Observer| {
+            TRAINING.store(true, Ordering::Relaxed);
+            let outcome =
+                catch_unwind(AssertUnwindSafe(|| guarded(&self.device, || train(&run, observer))));
+            TRAINING.store(false, Ordering::Relaxed);
+            outcome
+        };
+        let outcome = if ranks.is_first() {
+            let mut progress = Progress::new(self, show.view(self, terminal), interrupted);
+            let outcome = observe(&mut progress);
+            progress.finish();
+            outcome
+        } else {
+            observe(&mut Unseen(interrupted))
+        };
         match outcome {
             Ok(Ok(outcome)) => Ok(outcome?),
             Ok(Err(lost)) => Err(anyhow!("{lost}; {}", self.how_to_go_on())),
