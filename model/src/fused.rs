@@ -9,6 +9,7 @@ mod activation;
 mod adamw;
 mod attention;
 mod bias;
+mod clip;
 mod cross_entropy;
 mod embedding;
 mod fake_quantize;
@@ -26,6 +27,7 @@ pub use activation::{Activation, activate, gate, plain_activate, plain_gate};
 pub use adamw::{AdamW, Moved, adamw, plain_adamw};
 pub use attention::{AttentionShape, RopeTables, causal_attention, plain_causal_attention};
 pub use bias::{add_bias, plain_add_bias};
+pub use clip::{plain_sum_of_squares, scale, sum_of_squares};
 pub use cross_entropy::{cross_entropy, plain_cross_entropy};
 pub use embedding::{embedding, plain_embedding};
 pub use fake_quantize::{

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
+use tern_model::fused;
 use tern_model::parameters::{Visit, visit};
 
 /// The gradient of every parameter, flattened, without autodiff.
@@ -34,7 +35,7 @@ impl Gradients {
     /// The L2 norm over all parameters together.
     pub fn norm(&self) -> f64 {
         let squares: Vec<Tensor<1>> =
-            self.0.values().map(|g| g.clone().mul(g.clone()).sum()).collect();
+            self.0.values().map(|g| fused::sum_of_squares(g.clone())).collect();
         if squares.is_empty() {
             return 0.0;
         }
@@ -46,9 +47,8 @@ impl Gradients {
     pub fn clip(&mut self, norm: f64, max_norm: f64) {
         let factor = max_norm / (norm + 1e-6);
         if factor < 1.0 {
-            for gradient in self.0.values_mut() {
-                *gradient = gradient.clone().mul_scalar(factor);
-            }
+            let all = std::mem::take(&mut self.0).into_iter();
+            self.0 = all.map(|(name, gradient)| (name, fused::scale(gradient, factor))).collect();
         }
     }
 

@@ -108,19 +108,6 @@ pub fn scale_rows(x: &mut [f32], hidden: usize, scales: &[f32], factor: f32) {
         .for_each(|(x, scales)| scale_chunk(x, hidden, scales, factor));
 }
 
-/// `x = x * factor`.
-pub fn scale(x: &mut [f32], factor: f32) {
-    x.par_chunks_mut(CHUNK).for_each(|x| scale_by(x, factor));
-}
-
-simd! {
-    fn scale_by<'a>(x: &'a mut [f32], factor: f32) {
-        for x in x {
-            *x *= factor;
-        }
-    }
-}
-
 simd! {
     fn ternarize_chunk<'a>(w: &'a [f32], k: f32, scale: f32, out: &'a mut [f32]) {
         for (out, w) in out.iter_mut().zip(w) {

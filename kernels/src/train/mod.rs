@@ -16,6 +16,7 @@ pub mod adamw;
 pub mod attention;
 pub mod bf16;
 pub mod bias;
+pub mod clip;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod fake_quantize;

@@ -7,7 +7,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
-use tern_kernels::train::fake_quantize::{int8_codes, scale, scale_rows, trits};
+use tern_kernels::train::clip::scale;
+use tern_kernels::train::fake_quantize::{int8_codes, scale_rows, trits};
 use tern_kernels::train::gemm::Matrix;
 use tern_kernels::train::pool;
 

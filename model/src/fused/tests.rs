@@ -339,3 +339,16 @@ fn newton_schulz_equals_plain() {
         }
     }
 }
+
+#[test]
+fn clipping_equals_plain() {
+    for n in [1, 17, 200_000] {
+        let x = noise([1, n], 5).inner().flatten::<1>(0, 1);
+        let (fused, plain) =
+            (floats(sum_of_squares(x.clone())), floats(plain_sum_of_squares(x.clone())));
+        assert!((fused[0] / plain[0] - 1.0).abs() < TOLERANCE, "{fused:?} {plain:?}");
+        let scaled = floats(scale(x.clone(), 0.3));
+        assert!(scaled == floats(x.clone().mul_scalar(0.3)));
+        assert!(floats(scale(x.clone() + 0.0, 0.3)) == scaled, "in place");
+    }
+}
