@@ -16,7 +16,7 @@ use tern_format::packed::{FloatTensor, FloatType, Metadata, PackedModel, Tensor,
 use tern_format::pytorch;
 use tern_format::regular_file::{read_small, read_small_text};
 use tern_format::safetensors::{Contents, Dtype};
-use tern_format::tokenizer::{MOST_BYTES, TokenizerSource};
+use tern_format::tokenizer::{MOST_BYTES, Tokenizer, TokenizerSource};
 use tern_kernels::mapped_file::MappedFile;
 use tern_kernels::ternarize::ternarize;
 
@@ -473,7 +473,7 @@ fn read_tokenizer(path: &Path) -> Result<TokenizerSource> {
 /// Whether the tokenizer puts BOS before a text; true where the model has none, as nothing is put there either.
 fn begins_with_bos(metadata: &Metadata) -> tern_format::Result<bool> {
     let Some(bos) = metadata.bos else { return Ok(true) };
-    metadata.read_tokenizer()?.begins_with(bos)
+    Tokenizer::from_source(&metadata.tokenizer)?.begins_with(bos)
 }
 
 /// One of several templates.
