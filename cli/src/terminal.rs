@@ -72,6 +72,13 @@ impl Terminal {
         }
     }
 
+    /// A line on standard error that an option asks for, unless `--json`.
+    pub(crate) fn asked(&self, line: &str) {
+        if !self.json {
+            self.print_error_line(line);
+        }
+    }
+
     /// A line on standard error under `-v`.
     pub(crate) fn detail(&self, line: &str) {
         if self.verbose && !self.json {

@@ -94,7 +94,8 @@ fn names_in_a_file_are_no_commands_for_the_terminal() {
     bytes.extend(0u64.to_le_bytes());
     bytes.resize(bytes.len().next_multiple_of(32) + 4, 0);
     fs::write(place.path("file"), bytes).unwrap();
-    let text = place.done(&["inspect", "file"]);
+    assert!(place.done(&["inspect", "file"]).ends_with("\n1 tensors, 4 B; -v lists them\n"));
+    let text = place.done(&["inspect", "-v", "file"]);
     assert!(text.contains("\\u{1b}[2Jtensor") && !text.contains('\x1b'), "{text:?}");
 }
 

@@ -23,6 +23,7 @@
 //! tokenizer        the text of a tokenizer.json; absent where the tensor tokenizer.model is present
 //! generation       object: GenerationDefaults
 //! file_sha256      the SHA-256 of the whole file, in 64 lower-case hexadecimal digits
+//! add_bos_token    "false" where a text to go on from does not begin with BOS; else absent
 //! bos_token_id, eos_token_id, chat_template, provenance, check     each may be absent
 //! ```
 //!

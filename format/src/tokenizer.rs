@@ -221,6 +221,24 @@ impl Tokenizer {
         }
     }
 
+    /// Whether the file itself puts an id before every text: a template of a `tokenizer.json`. SentencePiece has none.
+    ///
+    /// # Errors
+    ///
+    /// A template that cannot be applied.
+    pub fn begins_with(&self, id: u32) -> Result<bool> {
+        match &self.0.reader {
+            Reader::HuggingFace { tokenizer, .. } => {
+                let first = foreign(|| {
+                    let encoding = tokenizer.encode_fast("", true);
+                    encoding.map(|it| it.get_ids().first().copied()).map_err(|it| it.to_string())
+                })?;
+                Ok(first == Some(id))
+            }
+            Reader::SentencePiece(_) => Ok(false),
+        }
+    }
+
     /// The ids of a text in which `</s>` is four characters and ends nothing: for documents, which
     /// must not be able to forge the end of one.
     ///

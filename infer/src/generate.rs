@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use serde::Serialize;
-use tern_format::packed::GenerationDefaults;
+use tern_format::packed::{GenerationDefaults, Metadata};
 use tern_format::stream::TextStream;
 use tern_format::tokenizer::Tokenizer;
 
@@ -146,15 +146,22 @@ impl<'a> Generator<'a> {
         &self.tokenizer
     }
 
-    /// The ids of a prompt: BOS if the model has one, then the text. A name of a control token in it is that token, if the
+    /// The ids of a prompt: BOS if the tokenizer adds one and the text does not begin with it, then the text; BOS alone for
+    /// no text. A name of a control token in it is that token, if the
     /// tokenizer is a `tokenizer.json`: a prompt may be a template that was filled by hand.
     ///
     /// # Errors
     ///
     /// A text that the tokenizer has no ids for, or nothing at all ([`Error::NoTokens`]).
     pub fn encode(&self, prompt: &str) -> Result<Vec<u32>> {
-        let mut ids: Vec<u32> = self.model.metadata().bos.into_iter().collect();
-        ids.extend(self.tokenizer.encode(prompt)?);
+        let Metadata { bos, add_bos, .. } = *self.model.metadata();
+        let mut ids = self.tokenizer.encode(prompt)?;
+        if let Some(bos) = bos
+            && (add_bos || ids.is_empty())
+            && ids.first() != Some(&bos)
+        {
+            ids.insert(0, bos);
+        }
         if ids.is_empty() { Err(Error::NoTokens) } else { Ok(ids) }
     }
 
@@ -564,6 +571,22 @@ mod tests {
         assert_eq!(run(1), (512, 0));
         assert_eq!(run(2), (600, 0));
         assert_eq!(run(7), (605, 5));
+    }
+
+    #[test]
+    fn a_prompt_begins_with_bos_once_and_where_the_tokenizer_adds_it() {
+        let mut packed = cycle(&bytes("ab"));
+        let encode = |packed: &PackedModel, prompt: &str| {
+            let model = Model::load(packed.clone()).unwrap();
+            Generator::new(&model).unwrap().encode(prompt).unwrap()
+        };
+        assert_eq!(encode(&packed, "ab"), [BOS, 97, 98]);
+        packed.metadata.bos = Some(97);
+        assert_eq!(encode(&packed, "ab"), [97, 98]);
+        packed.metadata.bos = Some(BOS);
+        packed.metadata.add_bos = false;
+        assert_eq!(encode(&packed, "ab"), [97, 98]);
+        assert_eq!(encode(&packed, ""), [BOS]);
     }
 
     #[test]

@@ -8,18 +8,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use tern_format::config::HEAD;
+use serde_json::{Map, Value};
+use tern_format::config::{HEAD, Quantizer};
 use tern_format::gguf::Gguf;
 use tern_format::huggingface::{self, Config, Source, Weights};
 use tern_format::packed::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor};
 use tern_format::pytorch;
 use tern_format::regular_file::{read_small, read_small_text};
 use tern_format::safetensors::{Contents, Dtype};
-use tern_format::tokenizer::{MOST_BYTES, TokenizerSource};
+use tern_format::tokenizer::{MOST_BYTES, Tokenizer, TokenizerSource};
 use tern_kernels::mapped_file::MappedFile;
 use tern_kernels::ternarize::ternarize;
 
 use crate::error::{Error, Result};
+use crate::verify::matrix::{one_magnitude, projected};
 
 pub use gguf::gguf;
 use slice::Slice;
@@ -38,15 +40,17 @@ pub enum Latent {
     Keep,
 }
 
-/// What a file does not say itself.
+/// What a file does not say itself, and what is wanted of it.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The tokenizer of a state dict.
+    /// The tokenizer of a state dict, or of a directory that has none.
     pub tokenizer: Option<PathBuf>,
     /// Settings of a state dict's architecture, by the keys of [`tern_format::config::ModelConfig`].
-    pub settings: serde_json::Map<String, serde_json::Value>,
+    pub settings: Map<String, Value>,
     /// What becomes of latent weights.
     pub latent: Latent,
+    /// The type that float matrices are rounded to; none leaves them as they are, exactly.
+    pub floats: Option<FloatType>,
 }
 
 /// A model of another program as a packed model.
@@ -56,15 +60,50 @@ pub struct Imported {
     pub model: PackedModel,
     /// What is not as one might expect it: a line each.
     pub notes: Vec<String>,
+    /// Names of the matrices that the file has in blocks of fewer bits, and that F32 alone holds exactly.
+    pub widened: Vec<String>,
+}
+
+impl Imported {
+    fn new(model: PackedModel) -> Self {
+        Self { model, notes: Vec::new(), widened: Vec::new() }
+    }
+
+    /// Bytes of the matrices that were widened, as far as they are F32 still.
+    pub fn widened_bytes(&self) -> u64 {
+        let tensors = self.widened.iter().filter_map(|name| self.model.tensors.get(name));
+        let is_wide =
+            |tensor: &&Tensor| matches!(tensor, Tensor::Float(it) if it.dtype == FloatType::F32);
+        tensors.filter(is_wide).map(Tensor::size_bytes).sum()
+    }
 }
 
 /// Reads a model of another program: a directory that `transformers` saved, a GGUF file, or a PyTorch state dict of a model
 /// that a preset comes from; or one of ours.
 ///
+/// Matrices that are declared ternary and are so to the bit, but stored as floats, become trits, unless latent weights are
+/// to be kept.
+///
 /// # Errors
 ///
 /// The file, and the key or tensor in it that breaks a rule; an option that the kind of file has no use for.
 pub fn open(path: &Path, options: &Options) -> Result<Imported> {
+    let mut imported = read(path, options)?;
+    if options.latent == Latent::Ternarize {
+        let packed = pack_projected(&mut imported.model);
+        if packed > 0 {
+            let note =
+                format!("{packed} matrices of floats are ternary to the bit: packed as trits");
+            imported.notes.push(note);
+        }
+    }
+    if let Some(float_type) = options.floats {
+        round(&mut imported.model, float_type);
+    }
+    Ok(imported)
+}
+
+fn read(path: &Path, options: &Options) -> Result<Imported> {
     let refuse = |rule: &str| Err(in_file(path)(tern_format::Error::Rule { rule: rule.into() }));
     let map = if path.is_dir() { None } else { Some(map(path)?) };
     if let Some(map) = map.as_ref().filter(|map| pytorch::recognize(map)) {
@@ -76,18 +115,57 @@ pub fn open(path: &Path, options: &Options) -> Result<Imported> {
             let tensors = pytorch::parse(map)?;
             state_dict(&tensors, tokenizer, &options.settings, options.latent)
         };
-        let model = read().map_err(in_file(path))?;
-        return Ok(Imported { model, notes: Vec::new() });
+        return Ok(Imported::new(read().map_err(in_file(path))?));
     }
-    if options.tokenizer.is_some() || !options.settings.is_empty() {
-        return refuse(
-            "carries a tokenizer and a configuration of its own; only a PyTorch file needs others",
-        );
+    if !options.settings.is_empty() {
+        return refuse("carries a configuration of its own; only a PyTorch file needs settings");
+    }
+    if options.tokenizer.is_some() && map.is_some() {
+        return refuse("carries a tokenizer of its own; PyTorch files and directories need others");
     }
     match map {
-        None => huggingface(path, options.latent),
+        None => huggingface(path, options),
         Some(map) if Gguf::recognize(&map) => gguf(&map).map_err(in_file(path)),
-        Some(_) => Ok(Imported { model: PackedModel::read(path)?, notes: Vec::new() }),
+        Some(_) => Ok(Imported::new(PackedModel::read(path)?)),
+    }
+}
+
+/// Packs the declared matrices of floats that are `-s`, `0` or `s` for one positive `s`, to the bit; returns how many.
+fn pack_projected(model: &mut PackedModel) -> usize {
+    let PackedModel { metadata, tensors } = model;
+    let mut packed = 0;
+    for (name, tensor) in tensors {
+        let Tensor::Float(float) = tensor else { continue };
+        if !metadata.config.is_ternary_matrix(name) {
+            continue;
+        }
+        if let Some((trits, scale)) = projected(&float.values())
+            && scale > 0.0
+            && let Ok(ternary) = TernaryTensor::from_trits(&trits, float.shape[1], scale)
+                .encode_as(metadata.encoding)
+        {
+            *tensor = Tensor::Ternary(ternary);
+            packed += 1;
+        }
+    }
+    packed
+}
+
+/// Whether all values that are not zero have one magnitude, and there are some.
+fn has_one_magnitude(tensor: &Tensor) -> bool {
+    let Tensor::Float(float) = tensor else { return false };
+    one_magnitude(&float.values()).is_some_and(|magnitude| magnitude > 0.0)
+}
+
+/// Stores the float matrices in another type.
+fn round(model: &mut PackedModel, float_type: FloatType) {
+    for tensor in model.tensors.values_mut() {
+        if let Tensor::Float(float) = tensor
+            && float.shape.len() == 2
+            && float.dtype != float_type
+        {
+            *float = FloatTensor::new(float.shape.clone(), float_type, &float.values());
+        }
     }
 }
 
@@ -95,29 +173,41 @@ pub fn open(path: &Path, options: &Options) -> Result<Imported> {
 /// `pytorch_model.bin`), the tokenizer (`tokenizer.json` or `tokenizer.model`), and the chat template.
 ///
 /// Trits stay the trits that they are, whatever way they are packed. Latent weights of a model that ternarizes when it runs
-/// are ternarized here, once, unless they are to be kept.
+/// are ternarized here, once, unless they are to be kept. A model of floats is ternary (has a quantizer) if all layers of its
+/// blocks hold floats of one magnitude and zeros.
 ///
 /// # Errors
 ///
 /// The file, and the key or tensor in it that breaks a rule.
-pub fn huggingface(directory: &Path, latent: Latent) -> Result<Imported> {
+pub fn huggingface(directory: &Path, options: &Options) -> Result<Imported> {
     let path = directory.join("config.json");
-    let config =
+    let mut config =
         Config::parse(&read_small_text(&path, MOST_JSON_BYTES)?).map_err(in_file(&path))?;
     let (path, store) = Store::open(directory)?;
-    let tokenizer = tokenizer(directory)?;
+    let tokenizer = tokenizer(directory, options.tokenizer.as_deref())?;
     let contents = store.contents()?;
-    let tensors = tensors(&config, &contents, latent).map_err(in_file(&path))?;
-    let (chat_template, notes) = chat_template(directory)?;
-    let metadata = Metadata {
+    let tensors = tensors(&config, &contents, options.latent).map_err(in_file(&path))?;
+    let model = &mut config.model;
+    let mut layers = tensors.iter().filter(|(name, _)| model.is_block_linear(name));
+    if config.weights == Weights::Float && layers.all(|(_, tensor)| has_one_magnitude(tensor)) {
+        model.quantizer = Quantizer::B158;
+    }
+    let mut tokenizer_config = tokenizer_config(directory)?;
+    let (chat_template, notes) = chat_template(directory, &mut tokenizer_config)?;
+    let mut metadata = Metadata {
         bos: config.bos,
         eos: config.eos,
         chat_template,
         ..Metadata::new(config.model, tokenizer)
     };
+    metadata.add_bos = match (tokenizer_config.get("add_bos_token"), &metadata.tokenizer) {
+        (Some(Value::Bool(says)), _) => *says,
+        (_, TokenizerSource::Json(_)) => begins_with_bos(&metadata).map_err(in_file(directory))?,
+        (_, TokenizerSource::SentencePiece(_)) => true,
+    };
     let model = PackedModel { metadata, tensors };
     model.validate().map_err(in_file(directory))?;
-    Ok(Imported { model, notes })
+    Ok(Imported { notes, ..Imported::new(model) })
 }
 
 /// Files that hold tensors.
@@ -361,19 +451,29 @@ fn float(raw: &Raw<'_>, source: &Source, shape: &[usize]) -> tern_format::Result
     Ok(FloatTensor::new(shape.to_vec(), float_type, &slice.cut(shape, &values)))
 }
 
-fn tokenizer(directory: &Path) -> Result<TokenizerSource> {
-    for name in ["tokenizer.json", "tokenizer.model"] {
-        let path = directory.join(name);
-        if path.exists() {
-            return read_tokenizer(&path);
+/// The tokenizer of a directory, or the file that is given for one without.
+fn tokenizer(directory: &Path, given: Option<&Path>) -> Result<TokenizerSource> {
+    let names = ["tokenizer.json", "tokenizer.model"].map(|name| directory.join(name));
+    let found = names.iter().find(|path| path.exists());
+    let refuse =
+        |rule: &str| Err(in_file(directory)(tern_format::Error::Rule { rule: rule.into() }));
+    match (found.map(PathBuf::as_path), given) {
+        (Some(_), Some(_)) => refuse("carries a tokenizer of its own and needs no other"),
+        (None, None) => {
+            refuse("holds no tokenizer.json or tokenizer.model: name the file of a tokenizer")
         }
+        (Some(path), None) | (None, Some(path)) => read_tokenizer(path),
     }
-    let rule = "holds no tokenizer.json or tokenizer.model".to_owned();
-    Err(in_file(directory)(tern_format::Error::Rule { rule }))
 }
 
 fn read_tokenizer(path: &Path) -> Result<TokenizerSource> {
     TokenizerSource::from_bytes(read_small(path, MOST_BYTES as u64)?).map_err(in_file(path))
+}
+
+/// Whether the tokenizer puts BOS before a text; true where the model has none, as nothing is put there either.
+fn begins_with_bos(metadata: &Metadata) -> tern_format::Result<bool> {
+    let Some(bos) = metadata.bos else { return Ok(true) };
+    Tokenizer::from_source(&metadata.tokenizer)?.begins_with(bos)
 }
 
 /// One of several templates.
@@ -383,23 +483,31 @@ struct Named {
     template: String,
 }
 
+/// What `tokenizer_config.json` says; nothing where there is none.
+fn tokenizer_config(directory: &Path) -> Result<Map<String, Value>> {
+    let path = directory.join("tokenizer_config.json");
+    if !path.exists() {
+        return Ok(Map::new());
+    }
+    let json = |source| in_file(&path)(tern_format::Error::Json { source });
+    serde_json::from_str(&read_small_text(&path, MOST_JSON_BYTES)?).map_err(json)
+}
+
 /// The template of conversations, and what to say of it: a file of its own or, where there is none, a key of
 /// `tokenizer_config.json`. Of several, the one that `transformers` takes: it has the name `default`.
-fn chat_template(directory: &Path) -> Result<(Option<String>, Vec<String>)> {
+fn chat_template(
+    directory: &Path,
+    tokenizer_config: &mut Map<String, Value>,
+) -> Result<(Option<String>, Vec<String>)> {
     let path = directory.join("chat_template.jinja");
     if path.exists() {
         return Ok((Some(read_small_text(&path, MOST_JSON_BYTES)?), Vec::new()));
     }
-    let path = directory.join("tokenizer_config.json");
-    if !path.exists() {
-        return Ok((None, Vec::new()));
-    }
-    let json = |source| in_file(&path)(tern_format::Error::Json { source });
-    let mut parsed: serde_json::Value =
-        serde_json::from_str(&read_small_text(&path, MOST_JSON_BYTES)?).map_err(json)?;
-    match parsed.get_mut("chat_template").map(serde_json::Value::take) {
-        Some(serde_json::Value::String(template)) => Ok((Some(template), Vec::new())),
-        Some(list @ serde_json::Value::Array(_)) => {
+    match tokenizer_config.remove("chat_template") {
+        Some(Value::String(template)) => Ok((Some(template), Vec::new())),
+        Some(list @ Value::Array(_)) => {
+            let path = directory.join("tokenizer_config.json");
+            let json = |source| in_file(&path)(tern_format::Error::Json { source });
             let all: Vec<Named> = serde_json::from_value(list).map_err(json)?;
             let count = all.len();
             let default = all.into_iter().find(|it| it.name == "default").map(|it| it.template);

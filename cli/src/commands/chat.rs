@@ -214,7 +214,7 @@ impl Chat<'_> {
             StopReason::Eos | StopReason::StopString(_) => {}
         }
         if self.timings {
-            self.terminal.say(&format!("({})", sampling::timings(output)));
+            self.terminal.asked(&format!("({})", sampling::timings(output)));
         }
     }
 }

@@ -189,7 +189,7 @@ fn source(
         {
             if is_given {
                 bail!(
-                    "{}: not the directory of a run, which {option} wants",
+                    "{}: not the directory of a run, which {option} wants; leave it out to export a packed model",
                     arguments.model.display()
                 );
             }

@@ -24,6 +24,8 @@ const MOST_PROMPT_BYTES: u64 = 64 << 20;
 /// What is not set here is as the file says. The text comes as it is written; Ctrl-C ends it. Of a prompt from a file or from
 /// standard input the last newline is left out.
 ///
+/// A prompt begins with the model's BOS where its tokenizer says so and the prompt does not have it already.
+///
 /// A name of a control token in a prompt, such as <|im_end|>, is that token where the model has a tokenizer.json, so that a chat
 /// template can be written out by hand; `tern chat` takes such names for text.
 #[derive(clap::Args)]
@@ -81,7 +83,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     let timings =
         format!("{}; {}", sampling::timings(&output), sampling::ended(&output.stop_reason));
     if arguments.sampling.timings {
-        terminal.say(&timings);
+        terminal.asked(&timings);
     } else {
         terminal.detail(&timings);
     }

@@ -17,11 +17,11 @@ use crate::terminal::{Terminal, bytes, thousands};
 ///
 /// Knows packed models, safetensors and their indices, GGUF files, PyTorch state dicts (which are read without executing
 /// them), tokenizers (tokenizer.json, SentencePiece), token files, and directories: of transformers, runs, checkpoints.
-/// Weights are not loaded: a file costs about as much as its header.
+/// Weights are not loaded: a file costs about as much as its header. With -v every tensor is listed.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   tern inspect runs/quickstart/model.safetensors
-  tern inspect ggml-model-i2_s.gguf
+  tern inspect -v ggml-model-i2_s.gguf
   tern --json inspect ~/models/bitnet-b1.58-2B-4T")]
 pub(crate) struct Arguments {
     /// The file or directory.
@@ -83,7 +83,7 @@ impl Report {
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> {
     let path = &arguments.path;
     let report = if path.is_dir() { directory::inspect(path)? } else { contents::inspect(path)? };
-    terminal.result(&report, &text(&report))?;
+    terminal.result(&report, &text(&report, terminal.is_verbose()))?;
     Ok(Ending::Done)
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
 const MOST_OF_A_VALUE: usize = 100;
 
 /// Everything from the file passes `printable`: its names may hold commands for a terminal.
-fn text(report: &Report) -> String {
+fn text(report: &Report, lists_tensors: bool) -> String {
     let mut text = format!("kind        {}\n", report.kind);
     text.push_str(&format!(
         "size        {} ({} bytes)\n",
@@ -133,7 +133,15 @@ fn text(report: &Report) -> String {
             text.push_str(&format!("  {:width$}  {value}\n", printable(key, 60)));
         }
     }
-    text.push_str(&table(&report.tensors));
+    if lists_tensors {
+        text.push_str(&table(&report.tensors));
+    } else if !report.tensors.is_empty() {
+        text.push_str(&format!(
+            "\n{} tensors, {}; -v lists them\n",
+            thousands(report.tensors.len() as u64),
+            bytes(report.tensors.iter().map(|tensor| tensor.size_bytes).sum())
+        ));
+    }
     text
 }
 

@@ -1,13 +1,11 @@
 //! `tern verify`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use serde_json::Value;
 use tern_format::gguf::Gguf;
-use tern_format::packed::PackedModel;
 use tern_format::pytorch;
-use tern_format::safetensors::Contents;
 use tern_infer::import::{self, Latent, Options, weight_files};
 use tern_infer::verify::{
     LossReport, Report, TensorReport, TwoFour, Verdict, verify, verify_model,
@@ -40,7 +38,7 @@ use crate::terminal::{Terminal, bytes, thousands};
 pub(crate) struct Arguments {
     /// The packed model, the directory of a run that has one, or what `tern import` reads.
     file: PathBuf,
-    /// The tokenizer of a PyTorch file, which carries none.
+    /// The tokenizer of a PyTorch file, which carries none, or of a directory without.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     /// Let a file pass that carries no tokens to check the loss on, as an import does not.
@@ -60,17 +58,12 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<Ending> 
     }
     let file = &packed_path(&arguments.file)?;
     if arguments.tokenizer.is_some() {
-        bail!("{}: no PyTorch file, which alone --tokenizer is for", file.display());
+        bail!(
+            "{}: --tokenizer is for PyTorch files and directories of transformers",
+            file.display()
+        );
     }
-    let report =
-        verify(file).map_err(|error| match run_of_checkpoint(file) {
-            Some(run) => anyhow!(
-                "{error}; this is a checkpoint, which holds latent weights: `tern export {}` makes the packed model",
-                run.display()
-            ),
-            None => error.into(),
-        })?;
-    finish(arguments, &report, &format!("tern generate {}", file.display()), terminal)
+    finish(arguments, &verify(file)?, &format!("tern generate {}", file.display()), terminal)
 }
 
 /// The report on a file of another program; none if it is none.
@@ -84,14 +77,6 @@ fn foreign(arguments: &Arguments) -> Result<Option<Report>> {
     } else {
         let Ok(map) = MappedFile::open(file) else { return Ok(None) };
         if !Gguf::recognize(&map) && !pytorch::recognize(&map) {
-            let contents = Contents::parse(&map);
-            let plain = contents.is_ok_and(|contents| !PackedModel::recognize(&contents));
-            if plain && run_of_checkpoint(file).is_none() {
-                bail!(
-                    "{}: a safetensors file, but no packed model: it has no configuration; name the directory with its config.json",
-                    file.display()
-                );
-            }
             return Ok(None);
         }
         vec![file.clone()]
@@ -165,14 +150,6 @@ pub(crate) fn reasons(report: &Report) -> Vec<String> {
     vec!["model.quantizer = \"none\": the file declares no matrix ternary".into()]
 }
 
-/// The run that a file is a checkpoint of: `RUN/checkpoints/step-…/model.safetensors`.
-fn run_of_checkpoint(file: &Path) -> Option<&Path> {
-    let step = file.parent()?;
-    let checkpoints = step.parent()?;
-    let named = step.file_name()?.to_str()?.starts_with("step-");
-    (named && checkpoints.file_name()? == "checkpoints").then_some(checkpoints.parent()?)
-}
-
 /// Matrices that the summary names.
 const SHOWN: usize = 3;
 
@@ -198,7 +175,10 @@ fn overview(report: &Report) -> String {
         report.bits_per_weight
     ));
     if let Some(bits) = report.bits_per_ternary_weight {
-        text.push_str(&format!("; {bits:.3} a ternary weight, in {}", report.encoding.name()));
+        text.push_str(&format!("; {bits:.3} a ternary weight"));
+        if report.verdict == Verdict::Packed {
+            text.push_str(&format!(", in {}", report.encoding.name()));
+        }
     }
     text.push('\n');
     if let Some(trits) = &report.trits {

@@ -26,8 +26,10 @@ use crate::tokenizer::TokenizerSource;
 pub struct TokenizerParts {
     /// The tokenizer.
     pub tokenizer: TokenizerSource,
-    /// The id that begins a document, if the file wants one there.
+    /// The id that begins a document.
     pub bos: Option<u32>,
+    /// Whether the file wants it before a text.
+    pub add_bos: bool,
     /// The id that ends a document.
     pub eos: Option<u32>,
     /// The template of conversations.
@@ -98,10 +100,11 @@ impl TokenizerParts {
                 return Err(keys.wrong("model", rule));
             }
         };
-        let adds_bos = keys.find("add_bos_token")?.unwrap_or(adds_bos);
+        let add_bos = keys.find("add_bos_token")?.unwrap_or(adds_bos);
         Ok(Self {
             tokenizer,
-            bos: bos.filter(|_| adds_bos),
+            bos,
+            add_bos,
             eos,
             chat_template: file.find::<&str>("tokenizer.chat_template")?.map(str::to_owned),
         })

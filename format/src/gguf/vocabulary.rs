@@ -76,7 +76,7 @@ pub(super) fn entries(metadata: &Metadata) -> Result<Vec<(String, Entry)>> {
         ("token_type", Entry::I32s(pieces.iter().map(|piece| piece.kind as i32).collect())),
         ("bos_token_id", metadata.bos.unwrap_or(eos).into()),
         ("eos_token_id", eos.into()),
-        ("add_bos_token", metadata.bos.is_some().into()),
+        ("add_bos_token", (metadata.bos.is_some() && metadata.add_bos).into()),
         ("add_eos_token", false.into()),
         ("add_space_prefix", vocabulary.space_prefix.into()),
     ];

@@ -23,13 +23,15 @@ pub(super) fn files(metadata: &Metadata) -> Result<Vec<(&'static str, Vec<u8>)>>
     let refuse = |rule: String| Error::Metadata { key: "tokenizer".into(), rule };
     let tokenizer = metadata.read_tokenizer()?;
     let token = |id: Option<u32>| id.and_then(|id| tokenizer.token(id));
+    // What a text begins with.
+    let first = metadata.bos.filter(|_| metadata.add_bos);
     let mut class = "PreTrainedTokenizerFast";
     let mut files = match &metadata.tokenizer {
         TokenizerSource::Json(text) => {
             let mut parsed: Value =
                 serde_json::from_str(text).map_err(|error| refuse(error.to_string()))?;
             let silent = parsed["post_processor"].is_null() && metadata.provenance.is_some();
-            match (silent, metadata.bos, token(metadata.bos)) {
+            match (silent, first, token(first)) {
                 (true, Some(id), Some(bos)) => {
                     parsed["post_processor"] = begin_with(id, &bos);
                     vec![("tokenizer.json", pretty(&parsed))]
@@ -43,7 +45,7 @@ pub(super) fn files(metadata: &Metadata) -> Result<Vec<(&'static str, Vec<u8>)>>
             match model.algorithm {
                 Algorithm::Unigram => {
                     let mut json = unigram(&model).map_err(refuse)?;
-                    if let (Some(id), Some(bos)) = (metadata.bos, token(metadata.bos)) {
+                    if let (Some(id), Some(bos)) = (first, token(first)) {
                         json["post_processor"] = begin_with(id, &bos);
                     }
                     files.push(("tokenizer.json", pretty(&json)));
@@ -72,7 +74,7 @@ pub(super) fn files(metadata: &Metadata) -> Result<Vec<(&'static str, Vec<u8>)>>
         }
     }
     if class == "LlamaTokenizer" {
-        config["add_bos_token"] = metadata.bos.is_some().into();
+        config["add_bos_token"] = first.is_some().into();
         config["add_eos_token"] = false.into();
         config["legacy"] = false.into();
     }

@@ -31,7 +31,9 @@ impl PackedModel {
 impl Metadata {
     /// The entries of `__metadata__`. A SentencePiece tokenizer is not among them: its bytes are a tensor.
     pub(super) fn to_entries(&self) -> BTreeMap<String, String> {
-        let Self { config, bos, eos, chat_template, generation, provenance, check, .. } = self;
+        let Self {
+            config, bos, add_bos, eos, chat_template, generation, provenance, check, ..
+        } = self;
         let mut entries = BTreeMap::new();
         let mut put = |key: &str, value: String| entries.insert(key.to_owned(), value);
         put("format", FORMAT.into());
@@ -44,6 +46,9 @@ impl Metadata {
         }
         if let Some(id) = bos {
             put("bos_token_id", id.to_string());
+        }
+        if !add_bos {
+            put("add_bos_token", add_bos.to_string());
         }
         if let Some(id) = eos {
             put("eos_token_id", id.to_string());
@@ -92,6 +97,7 @@ impl Metadata {
             config: parsed(&mut entries, "config")?.ok_or_else(|| missing("config"))?,
             tokenizer,
             bos: parsed(&mut entries, "bos_token_id")?,
+            add_bos: parsed(&mut entries, "add_bos_token")?.unwrap_or(true),
             eos: parsed(&mut entries, "eos_token_id")?,
             chat_template: entries.remove("chat_template"),
             generation: parsed(&mut entries, "generation")?.ok_or_else(|| missing("generation"))?,

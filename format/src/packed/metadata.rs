@@ -27,6 +27,8 @@ pub struct Metadata {
     pub tokenizer: TokenizerSource,
     /// The id that begins a document.
     pub bos: Option<u32>,
+    /// Whether a text to go on from begins with it.
+    pub add_bos: bool,
     /// The id that ends a document.
     pub eos: Option<u32>,
     /// A Jinja template that turns a conversation into text.
@@ -126,6 +128,7 @@ impl Metadata {
             config,
             tokenizer,
             bos: None,
+            add_bos: true,
             eos: None,
             chat_template: None,
             generation: GenerationDefaults::default(),

@@ -9,8 +9,7 @@ use tern_format::gguf::{BlockType, Gguf, View};
 use tern_format::packed::{FloatTensor, FloatType, Metadata, PackedModel, Tensor, TernaryTensor};
 use tern_format::{Error, Result};
 
-use super::Imported;
-use crate::verify::matrix::one_magnitude;
+use super::{Imported, has_one_magnitude};
 
 /// A tensor that some writers add: one factor for each rotary frequency.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -39,32 +38,27 @@ pub fn gguf(bytes: &[u8]) -> Result<Imported> {
         );
         return Err(Error::Metadata { key: "block_count".into(), rule });
     }
-    let mut reader = Reader { file: &file, used: BTreeSet::new(), notes: Vec::new() };
+    let mut reader =
+        Reader { file: &file, used: BTreeSet::new(), notes: Vec::new(), widened: Vec::new() };
     let mut tensors = BTreeMap::new();
     for (name, shape) in model.tensors() {
         let tensor = reader.tensor(&name, &shape, &model)?;
         tensors.insert(name, tensor);
     }
-    let notes = reader.finish()?;
+    let (notes, widened) = reader.finish()?;
     let layers = || tensors.iter().filter(|(name, _)| model.is_block_linear(name));
     let any_trits = layers().any(|(_, tensor)| tensor.is_ternary());
     if any_trits || layers().all(|(_, tensor)| has_one_magnitude(tensor)) {
         model.quantizer = Quantizer::B158;
         model.activation_quantizer = config.activation_quantizer;
     }
-    let TokenizerParts { tokenizer, bos, eos, chat_template } = parts;
-    let metadata = Metadata { bos, eos, chat_template, ..Metadata::new(model, tokenizer) };
+    let TokenizerParts { tokenizer, bos, add_bos, eos, chat_template } = parts;
+    let metadata = Metadata { bos, add_bos, eos, chat_template, ..Metadata::new(model, tokenizer) };
     // The tokenizer is of our making, so whether it is one shows here and not at the first text.
     metadata.read_tokenizer()?;
     let model = PackedModel { metadata, tensors };
     model.validate()?;
-    Ok(Imported { model, notes })
-}
-
-/// Whether all values that are not zero have one magnitude, and there are some.
-fn has_one_magnitude(tensor: &Tensor) -> bool {
-    let Tensor::Float(float) = tensor else { return false };
-    one_magnitude(&float.values()).is_some_and(|magnitude| magnitude > 0.0)
+    Ok(Imported { model, notes, widened })
 }
 
 /// Takes tensors out of a file, and knows which are left.
@@ -72,6 +66,8 @@ struct Reader<'f, 'a> {
     file: &'f Gguf<'a>,
     used: BTreeSet<String>,
     notes: Vec<String>,
+    /// Our names of those that F32 alone holds.
+    widened: Vec<String>,
 }
 
 impl<'a> Reader<'_, 'a> {
@@ -93,7 +89,14 @@ impl<'a> Reader<'_, 'a> {
         } else {
             float(&view, &source, shape, scale)
         };
-        converted.map_err(|error| error.in_tensor(&source.name))
+        let converted = converted.map_err(|error| error.in_tensor(&source.name))?;
+        if let Tensor::Float(float) = &converted
+            && float.dtype == FloatType::F32
+            && !matches!(view.block_type, BlockType::F32 | BlockType::F16 | BlockType::BF16)
+        {
+            self.widened.push(name.to_owned());
+        }
+        Ok(converted)
     }
 
     fn take(&mut self, name: &str) -> Option<View<'a>> {
@@ -144,8 +147,8 @@ impl<'a> Reader<'_, 'a> {
         }
     }
 
-    /// Refuses what nobody has asked for.
-    fn finish(mut self) -> Result<Vec<String>> {
+    /// Refuses what nobody has asked for; else the notes, and what was widened.
+    fn finish(mut self) -> Result<(Vec<String>, Vec<String>)> {
         if let Some(factors) = self.take(ROPE_FACTORS)
             && factors.floats()?.iter().any(|&factor| factor != 1.0)
         {
@@ -154,7 +157,7 @@ impl<'a> Reader<'_, 'a> {
         }
         match self.file.tensors.keys().find(|name| !self.used.contains(**name)) {
             Some(name) => Err(Error::Extra.in_tensor(name)),
-            None => Ok(self.notes),
+            None => Ok((self.notes, self.widened)),
         }
     }
 }

@@ -5,9 +5,10 @@ use tern_format::config::{ActivationQuantizer, Architecture, HiddenAct, ModelCon
 use tern_format::huggingface::{Storage, export};
 use tern_format::packed::{FloatTensor, FloatType, PackedModel, Tensor};
 
-use super::{Latent, huggingface};
+use super::{Latent, Options, huggingface, open};
 use crate::decoder::Model;
 use crate::reference::{config, packed};
+use crate::verify::{Verdict, verify_model};
 
 /// Widths of which transformers packs the rows in fours.
 fn even(architecture: Architecture) -> ModelConfig {
@@ -23,7 +24,7 @@ fn even(architecture: Architecture) -> ModelConfig {
 fn returned(model: &PackedModel, storage: Option<Storage>) -> PackedModel {
     let directory = tempfile::tempdir().unwrap();
     export(model, storage).unwrap().write(directory.path()).unwrap();
-    huggingface(directory.path(), Latent::Ternarize).unwrap().model
+    huggingface(directory.path(), &Options::default()).unwrap().model
 }
 
 fn logits(model: &PackedModel) -> Vec<f32> {
@@ -101,6 +102,34 @@ fn floats_are_trit_times_scale_to_the_bit() {
         let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-5 * largest, "{:?}: {worst:e}", config.architecture);
     }
+}
+
+#[test]
+fn floats_that_are_ternary_to_the_bit_become_the_same_trits() {
+    for config in [even(Architecture::Bitlm), even(Architecture::Gpt2)] {
+        let model = packed(&config, 5);
+        let directory = tempfile::tempdir().unwrap();
+        export(&model, None).unwrap().write(directory.path()).unwrap();
+        let again = open(directory.path(), &Options::default()).unwrap();
+        for (name, tensor) in model.tensors.iter().filter(|(_, tensor)| tensor.is_ternary()) {
+            assert_eq!(&again.model.tensors[name], tensor, "{name}");
+        }
+        let matrices = model.tensors.values().filter(|tensor| tensor.is_ternary()).count();
+        assert!(again.notes[0].starts_with(&format!("{matrices} matrices")), "{:?}", again.notes);
+        let kept = Options { latent: Latent::Keep, ..Options::default() };
+        let kept = open(directory.path(), &kept).unwrap().model;
+        assert_eq!(verify_model(kept, 1).unwrap().verdict, Verdict::Projected);
+    }
+}
+
+#[test]
+fn floats_of_many_magnitudes_stay_floats() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = packed(&even(Architecture::Llama), 5);
+    export(&model, None).unwrap().write(directory.path()).unwrap();
+    let again = open(directory.path(), &Options::default()).unwrap();
+    assert_eq!((again.model.ternary_parameters(), again.notes.len()), (0, 0));
+    assert_eq!(again.model.config().quantizer, model.config().quantizer);
 }
 
 #[test]

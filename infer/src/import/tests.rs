@@ -89,7 +89,7 @@ fn llama_gpt2_and_bitnet_meet_their_goldens() {
         ("bitnet_hf_fp", "logits"),
     ] {
         let directory = directory(name, |_| ());
-        let packed = huggingface(directory.path(), Latent::Ternarize).unwrap().model;
+        let packed = huggingface(directory.path(), &Options::default()).unwrap().model;
         let worst = difference(&packed, name, logits, |_| ());
         assert!(worst < 1e-5, "{name}: {worst:e}");
     }
@@ -98,7 +98,7 @@ fn llama_gpt2_and_bitnet_meet_their_goldens() {
 #[test]
 fn weights_of_half_the_width_are_used_as_they_are() {
     let name = "hf_llama_ckpt_bf16";
-    let packed = huggingface(directory(name, |_| ()).path(), Latent::Ternarize).unwrap().model;
+    let packed = huggingface(directory(name, |_| ()).path(), &Options::default()).unwrap().model;
     let Tensor::Float(embedding) = &packed.tensors["model.embed_tokens.weight"] else { panic!() };
     assert_eq!(embedding.dtype, FloatType::BF16);
     // The golden was widened as a whole after it had been narrowed, the rotary frequencies with it.
@@ -115,7 +115,8 @@ fn weights_of_half_the_width_are_used_as_they_are() {
 #[test]
 fn greedy_continuations_are_those_of_transformers() {
     for name in ["hf_llama_ckpt", "hf_gpt2_ckpt"] {
-        let packed = huggingface(directory(name, |_| ()).path(), Latent::Ternarize).unwrap().model;
+        let packed =
+            huggingface(directory(name, |_| ()).path(), &Options::default()).unwrap().model;
         let bytes = std::fs::read(golden(name).join("io.safetensors")).unwrap();
         let contents = Contents::parse(&bytes).unwrap();
         let ids = contents.tensors["greedy"].bytes.as_chunks().0.iter();
@@ -137,8 +138,9 @@ const FLIPPED: f32 = 3e-2;
 
 #[test]
 fn ternary_bitnet_meets_its_goldens_however_it_is_stored() {
-    let packed =
-        huggingface(directory("bitnet_hf_packed", |_| ()).path(), Latent::Ternarize).unwrap().model;
+    let packed = huggingface(directory("bitnet_hf_packed", |_| ()).path(), &Options::default())
+        .unwrap()
+        .model;
     let declared =
         |packed: &PackedModel| packed.tensors.values().filter(|tensor| tensor.is_ternary()).count();
     assert_eq!(declared(&packed), 14);
@@ -150,7 +152,7 @@ fn ternary_bitnet_meets_its_goldens_however_it_is_stored() {
     let divided = directory("bitnet_hf_packed", |config| {
         config["quantization_config"]["linear_class"] = "bitlinear".into();
     });
-    let divided = huggingface(divided.path(), Latent::Ternarize).unwrap().model;
+    let divided = huggingface(divided.path(), &Options::default()).unwrap().model;
     let Tensor::Ternary(one) = &divided.tensors["model.layers.0.mlp.up_proj.weight"] else {
         panic!()
     };
@@ -166,7 +168,7 @@ fn ternary_bitnet_meets_its_goldens_however_it_is_stored() {
             serde_json::json!({"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}),
         );
     });
-    let online = huggingface(online.path(), Latent::Ternarize).unwrap().model;
+    let online = huggingface(online.path(), &Options::default()).unwrap().model;
     assert_eq!(declared(&online), 14);
     let worst = difference(&online, "bitnet_hf_online", "logits", |_| ());
     assert!(worst < FLIPPED, "{worst:e}");
@@ -231,16 +233,16 @@ fn bitgpt_meets_its_goldens_with_either_head() {
 #[test]
 fn shards_are_one_model_and_lead_nowhere_else() {
     let whole = directory("hf_llama_ckpt", |_| ());
-    let expected = huggingface(whole.path(), Latent::Ternarize).unwrap().model;
+    let expected = huggingface(whole.path(), &Options::default()).unwrap().model;
     let file = whole.path().join("model.safetensors");
     std::fs::rename(&file, whole.path().join("model-00001-of-00001.safetensors")).unwrap();
     let index = |name: &str| format!(r#"{{"metadata": {{}}, "weight_map": {{"a": "{name}"}}}}"#);
     let path = whole.path().join("model.safetensors.index.json");
     std::fs::write(&path, index("model-00001-of-00001.safetensors")).unwrap();
-    assert_eq!(huggingface(whole.path(), Latent::Ternarize).unwrap().model, expected);
+    assert_eq!(huggingface(whole.path(), &Options::default()).unwrap().model, expected);
     for name in ["../model.safetensors", "/etc/passwd", "..", ""] {
         std::fs::write(&path, index(name)).unwrap();
-        let message = huggingface(whole.path(), Latent::Ternarize).unwrap_err().to_string();
+        let message = huggingface(whole.path(), &Options::default()).unwrap_err().to_string();
         assert!(message.contains("a shard must be a file beside the index"), "{name}: {message}");
     }
 }
@@ -248,7 +250,7 @@ fn shards_are_one_model_and_lead_nowhere_else() {
 #[test]
 fn what_is_missing_or_does_not_fit_is_named_with_its_file() {
     let refused = |directory: &tempfile::TempDir| {
-        huggingface(directory.path(), Latent::Ternarize).map(|_| ()).unwrap_err().to_string()
+        huggingface(directory.path(), &Options::default()).map(|_| ()).unwrap_err().to_string()
     };
     let copy =
         directory("hf_llama_ckpt", |config| drop(config.insert("vocab_size".into(), 161.into())));
@@ -274,6 +276,18 @@ fn what_is_missing_or_does_not_fit_is_named_with_its_file() {
     let copy = directory("hf_llama_ckpt", |_| ());
     std::fs::remove_file(copy.path().join("tokenizer.json")).unwrap();
     assert!(refused(&copy).contains("holds no tokenizer.json"), "{}", refused(&copy));
+    let given = directory("hf_llama_ckpt", |_| ());
+    let tokenizer = Some(given.path().join("tokenizer.json"));
+    let options = Options { tokenizer, floats: Some(FloatType::F16), ..Options::default() };
+    let model = open(copy.path(), &options).unwrap().model;
+    assert_eq!(model.metadata.tokenizer, TokenizerSource::Json(TOKENIZER.into()));
+    for tensor in model.tensors.values() {
+        let Tensor::Float(float) = tensor else { panic!("no layer is ternary") };
+        let expected = if float.shape.len() == 2 { FloatType::F16 } else { FloatType::F32 };
+        assert_eq!(float.dtype, expected);
+    }
+    let message = open(given.path(), &options).unwrap_err().to_string();
+    assert!(message.contains("carries a tokenizer of its own"), "{message}");
     std::fs::remove_file(copy.path().join("model.safetensors")).unwrap();
     assert!(refused(&copy).contains("holds no model.safetensors"), "{}", refused(&copy));
 }
@@ -282,7 +296,7 @@ fn what_is_missing_or_does_not_fit_is_named_with_its_file() {
 fn the_chat_template_is_the_one_that_transformers_takes() {
     let copy = directory("hf_llama_ckpt", |_| ());
     let import = || {
-        let Imported { model, notes } = huggingface(copy.path(), Latent::Ternarize).unwrap();
+        let Imported { model, notes, .. } = huggingface(copy.path(), &Options::default()).unwrap();
         (model.metadata.chat_template, notes.join(" "))
     };
     let found = |template: &str, note: &str| (Some(template.to_owned()), note.to_owned());
@@ -301,7 +315,7 @@ fn the_chat_template_is_the_one_that_transformers_takes() {
     let note = "tokenizer_config.json has 1 chat templates: none is `default`";
     assert_eq!(import(), (None, note.to_owned()));
     write([1].into_iter().collect());
-    let error = huggingface(copy.path(), Latent::Ternarize).unwrap_err().to_string();
+    let error = huggingface(copy.path(), &Options::default()).unwrap_err().to_string();
     assert!(error.contains("tokenizer_config.json"), "{error}");
     std::fs::write(copy.path().join("chat_template.jinja"), "two").unwrap();
     assert_eq!(import(), found("two", ""));

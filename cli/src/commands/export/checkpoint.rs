@@ -51,7 +51,13 @@ fn open(arguments: &Arguments, terminal: &Terminal) -> Result<(Session, Checkpoi
     let directory = RunDirectory::new(&arguments.model);
     let config = directory
         .read_config()
-        .with_context(|| format!("{}: not the directory of a run", arguments.model.display()))?;
+        .with_context(|| {
+            format!(
+                "{}: not the directory of a run; of a packed model --to gguf or --to hf makes a file for other programs, and \
+                 `tern import --encoding` packs it anew",
+                arguments.model.display()
+            )
+        })?;
     let data = Prepared::open(&arguments.data.clone().unwrap_or_else(|| find_data(&directory)))?;
     let session =
         Session { config, directory, data, device: "cpu".into(), stop_at: None, resume: true };

@@ -178,7 +178,7 @@ fn unigram_agrees_with_every_line_of_its_goldens() {
         let bytes = pieces(&model, "t5");
         let parts = parts(&bytes).unwrap();
         // A `t5` begins documents with nothing, unless the file says so.
-        assert_eq!((parts.bos, parts.eos), (None, Some(2)));
+        assert_eq!((parts.bos, parts.add_bos, parts.eos), (Some(1), false, Some(2)));
         let tokenizer = Tokenizer::from_source(&parts.tokenizer).unwrap();
         let special = (tokenizer.unk(), tokenizer.bos(), tokenizer.eos());
         assert_eq!(special, (Some(0), Some(1), Some(2)));

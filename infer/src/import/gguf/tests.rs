@@ -5,7 +5,7 @@ use tern_format::tokenizer::{Tokenizer, TokenizerSource};
 
 use super::*;
 use crate::import::tests::directory;
-use crate::import::{Latent, huggingface};
+use crate::import::{Options, huggingface};
 
 /// A GGUF file in the making: keys with kind and value, tensors with sides (innermost first), type and blocks.
 #[derive(Clone, Default)]
@@ -241,7 +241,7 @@ fn tq2_0(trits: &[i8], scales: &[f32]) -> Vec<u8> {
 }
 
 fn golden(name: &str) -> PackedModel {
-    huggingface(directory(name, |_| ()).path(), Latent::Ternarize).unwrap().model
+    huggingface(directory(name, |_| ()).path(), &Options::default()).unwrap().model
 }
 
 /// What an import and a golden must have in common: the tensors to the bit, and the parts that a file can say.
@@ -278,7 +278,8 @@ fn a_model_is_the_same_by_way_of_gguf() {
         ("bitnet_hf_packed", "bitnet-25", Store::I2S),
     ] {
         let expected = golden(name);
-        let Imported { model, notes } = written(&expected, architecture, store).import().unwrap();
+        let Imported { model, notes, .. } =
+            written(&expected, architecture, store).import().unwrap();
         assert_same(&model, &expected);
         assert_eq!(notes, [""; 0]);
         assert_eq!((model.metadata.bos, model.metadata.eos), (Some(0), Some(1)));
@@ -354,7 +355,7 @@ fn wide(scales: impl Fn(usize) -> f32) -> File {
 fn trits_with_one_scale_stay_trits_and_others_become_floats_with_a_note() {
     let mut file = wide(|_| 1.0);
     file.floats("blk.0.attn_q.scale", &[1], &[0.37]);
-    let Imported { model, notes } = file.import().unwrap();
+    let Imported { model, notes, .. } = file.import().unwrap();
     assert_eq!((model.ternary_parameters(), notes.len()), (7 * 256 * 256, 0));
     assert_eq!(model.config().activation_quantizer, ActivationQuantizer::None);
     let Tensor::Ternary(q) = &model.tensors["model.layers.0.self_attn.q_proj.weight"] else {
@@ -365,7 +366,7 @@ fn trits_with_one_scale_stay_trits_and_others_become_floats_with_a_note() {
     let expected: Vec<i8> = (0..256).map(|i| ((64 * 256 + i) * 7 % 11 % 3) as i8 - 1).collect();
     assert_eq!(q.trits().unwrap()[64 * 256..65 * 256], expected[..]);
 
-    let Imported { model, notes } =
+    let Imported { model, notes, .. } =
         wide(|block| if block == 3 { 0.5 } else { 1.0 }).import().unwrap();
     assert_eq!((model.ternary_parameters(), notes.len()), (0, 7));
     assert!(notes[0].contains("scales of their own"), "{}", notes[0]);
@@ -584,7 +585,7 @@ fn what_goes_out_as_gguf_comes_back() {
             let export = tern_format::gguf::export(&model, Some(linear)).unwrap();
             let mut bytes = Vec::new();
             export.layout.write_to(&mut bytes).unwrap();
-            let Imported { model: again, notes } = gguf(&bytes).unwrap();
+            let Imported { model: again, notes, .. } = gguf(&bytes).unwrap();
             assert_eq!(notes, [""; 0]);
             for (name, tensor) in &model.tensors {
                 assert!(
