@@ -218,7 +218,7 @@ fn generate_takes_its_prompt_from_anywhere() {
     );
     assert_eq!(String::from_utf8(output.stdout.clone()).unwrap(), expected);
     let said = stderr(&output);
-    assert!(said.contains("prompt 10 tokens") && said.contains("decode"), "{said}");
+    assert!(said.contains("prompt 9 tokens") && said.contains("decode"), "{said}");
     let both = place.tern(&[&from_file[..], &["text"]].concat());
     assert_eq!(both.status.code(), Some(2));
     let message = place.failed(&["generate", "model.safetensors", "--prompt-file", "nothing.txt"]);
